@@ -1,0 +1,95 @@
+//! The primary's side of its lease.
+//!
+//! A lease is a majority of voters' grants, the own voter's among them. Each grant counts from **before** its request
+//! was sent and ends [`limits::LEASE_MARGIN`] early, so the primary always believes in it for less time than the voter.
+//! Times are of the boot clock, which does not stop while the machine sleeps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ids::{Epoch, RegionId};
+use crate::limits;
+use crate::regime::Regime;
+use crate::voter::{LeaseRequest, Release};
+
+/// What the primary of an epoch knows of its lease.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    me: RegionId,
+    voters: BTreeSet<RegionId>,
+    epoch: Epoch,
+    /// When the newest granted request was sent to each voter.
+    granted: BTreeMap<RegionId, u64>,
+    released: bool,
+    created_ns: u64,
+}
+
+impl Lease {
+    /// No lease yet, for the primary `me` of this regime. Answers to requests from before now do not count.
+    pub fn new(me: RegionId, regime: &Regime, now_boot_ns: u64) -> Self {
+        Self {
+            me,
+            voters: regime.members.keys().copied().collect(),
+            epoch: regime.epoch,
+            granted: BTreeMap::new(),
+            released: false,
+            created_ns: now_boot_ns,
+        }
+    }
+
+    /// The epoch for which it asks.
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Moves to a later epoch that names the same primary. What was granted goes on: voters keep everybody else out
+    /// until it has run out. A lease that was given back starts anew.
+    pub fn advance(&mut self, epoch: Epoch, now_boot_ns: u64) {
+        if epoch <= self.epoch {
+            return;
+        }
+        self.epoch = epoch;
+        if self.released {
+            self.granted.clear();
+            self.released = false;
+            self.created_ns = now_boot_ns;
+        }
+    }
+
+    /// What to send to every voter now (the own one included); `None` once it was given back.
+    pub fn request(&self, now_boot_ns: u64) -> Option<LeaseRequest> {
+        (!self.released).then_some(LeaseRequest { epoch: self.epoch, holder: self.me, sent_boot_ns: now_boot_ns })
+    }
+
+    /// Tells that a voter granted the request of that epoch that was sent at that time.
+    pub fn granted(&mut self, voter: RegionId, epoch: Epoch, sent_boot_ns: u64) {
+        if self.released || epoch > self.epoch || sent_boot_ns < self.created_ns || !self.voters.contains(&voter) {
+            return;
+        }
+        let newest = self.granted.entry(voter).or_insert(sent_boot_ns);
+        *newest = (*newest).max(sent_boot_ns);
+    }
+
+    /// Until when it holds, boot nanoseconds; 0 if it does not.
+    pub fn until_boot_ns(&self) -> u64 {
+        let Some(own) = self.granted.get(&self.me).filter(|_| !self.released) else { return 0 };
+        let mut sent: Vec<u64> = self.granted.values().copied().collect();
+        sent.sort_unstable_by(|a, b| b.cmp(a));
+        let majority = self.voters.len() / 2 + 1;
+        let Some(oldest_needed) = sent.get(majority - 1) else { return 0 };
+        let lasts = (limits::LEASE - limits::LEASE_MARGIN).as_nanos() as u64;
+        oldest_needed.min(own).saturating_add(lasts)
+    }
+
+    /// Whether the primary may acknowledge now. To be asked at the acknowledgement, not only at acceptance.
+    pub fn valid(&self, now_boot_ns: u64) -> bool {
+        now_boot_ns < self.until_boot_ns()
+    }
+
+    /// Gives the lease of this epoch back, for good: from here on it is invalid until [`Lease::advance`]. Apply the
+    /// release to the own voter first, durably, then send it: the own voter's refusal is what keeps a restart from
+    /// taking the lease of this epoch again while old releases may still travel.
+    pub fn release(&mut self) -> Release {
+        self.released = true;
+        Release { epoch: self.epoch, holder: self.me }
+    }
+}

@@ -1,0 +1,315 @@
+//! The messages of the replication stream and their encoding: a big-endian `u32` length, then postcard.
+//!
+//! A stream carries both directions between two regions. The puller opens it with [`Hello`]; the other side answers
+//! with [`Batch`]es within the credit, both sides send [`Heartbeat`]s, and the puller acknowledges what is durable
+//! with [`Ack`]. Frames that lie (too large, malformed, out of bounds) end the stream; they never panic and never
+//! make the receiver allocate what they announce.
+
+use std::collections::BTreeMap;
+
+use bytes::{Buf, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use super::{MemberReport, Positions};
+use crate::ids::{Epoch, Incarnation, RegionId, Timeline};
+use crate::limits::{BATCH_OPERATIONS_MAX, FRAME_BYTES_MAX, REGIONS_MAX, VECTOR_TIMELINES_MAX};
+use crate::operation::Operation;
+use crate::regime::Regime;
+use crate::vector::VersionVector;
+use crate::version::Version;
+
+/// Bytes of the length before each frame.
+pub const LENGTH_BYTES: usize = 4;
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Frame {
+    /// Opens the stream.
+    Hello(Hello),
+    /// Operations of one timeline.
+    Batch(Batch),
+    /// A sign of life, with positions.
+    Heartbeat(Heartbeat),
+    /// What is durable at the puller.
+    Ack(Ack),
+    /// From now on, other origins.
+    Want(Want),
+    /// The log no longer reaches back far enough.
+    SnapshotRequired(SnapshotRequired),
+    /// The last batch or hello was not admitted.
+    Refused(Refused),
+    /// A regime that the other side does not know yet.
+    Regime(Box<Regime>),
+}
+
+/// The puller's first frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Who pulls.
+    pub region: RegionId,
+    /// In which life.
+    pub incarnation: Incarnation,
+    /// Under which regime.
+    pub epoch: Epoch,
+    /// Vectors of another generation mean nothing: the stream is refused.
+    pub dataset_generation: u32,
+    /// What it durably has.
+    pub have: VersionVector,
+    /// Whose operations it wants.
+    pub want: Vec<RegionId>,
+    /// Bytes of operations that may be sent ahead of acknowledgements.
+    pub credit_bytes: u64,
+}
+
+/// Operations of one timeline, dense and in order. Relayed operations travel unchanged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The sender's regime.
+    pub epoch: Epoch,
+    /// The timeline of all operations.
+    pub timeline: Timeline,
+    /// May be empty, to tell of a new `visible`.
+    pub operations: Vec<Operation>,
+    /// What the sender shows to readers of this timeline (commit index).
+    pub visible: u64,
+}
+
+impl Batch {
+    /// What the batch costs of the credit, bytes.
+    pub fn credit_bytes(&self) -> u64 {
+        self.operations.iter().map(|operation| operation.wire_bytes() as u64).sum()
+    }
+}
+
+/// A sign of life, sent every `HEARTBEAT_INTERVAL` in both directions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Counts up from 1 on each stream.
+    pub number: u64,
+    /// The sender's regime.
+    pub epoch: Epoch,
+    /// The sender.
+    pub region: RegionId,
+    /// The sender's life.
+    pub incarnation: Incarnation,
+    /// The life of its data set.
+    pub dataset_generation: u32,
+    /// Everything that it durably has: lag grows on a dead stream, instead of reading 0.
+    pub positions: Positions,
+    /// What it last heard that the other members durably have, so that reports pass a cut link.
+    pub reports: BTreeMap<RegionId, MemberReport>,
+    /// The epoch that it has promised: it refuses older ones.
+    pub promised: Epoch,
+    /// The epoch whose primary it suspects.
+    pub suspects: Option<Epoch>,
+    /// Its wall clock when it sent this, nanoseconds since the Unix epoch.
+    pub clock_ns: u64,
+    /// The receiver's last heartbeat, for round trip and clock offset.
+    pub echo: Option<Echo>,
+}
+
+/// An echo of a heartbeat. Round trip = time since it was sent - `held_ns`; clock offset = `clock_ns` + half the round
+/// trip - local wall clock (Cristian, "Probabilistic clock synchronization", 1989).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Echo {
+    /// Its number.
+    pub number: u64,
+    /// How long its receiver held it before it sent the echo, nanoseconds.
+    pub held_ns: u64,
+}
+
+/// What is **durable** at the puller; never only received.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// The puller's regime. Never older than what it has promised.
+    pub epoch: Epoch,
+    /// Positions by timeline.
+    pub durable: VersionVector,
+    /// Version of the last durable operation of each timeline.
+    pub heads: BTreeMap<Timeline, Version>,
+    /// Credit given back since the stream opened, bytes, cumulative.
+    pub consumed_bytes: u64,
+}
+
+/// Replaces the origins of [`Hello::want`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Want {
+    /// Whose operations the puller wants.
+    pub origins: Vec<RegionId>,
+    /// What it durably has of them now.
+    pub have: VersionVector,
+}
+
+/// The puller is behind the sender's log of some timelines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRequired {
+    /// The last sequence number that is no longer in the sender's log, per timeline that the puller cannot continue.
+    pub floors: VersionVector,
+}
+
+/// Why a hello or batch was not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum RefusedCode {
+    /// Its regime is older than the receiver's, or than what the receiver promised.
+    StaleEpoch,
+    /// Its regime is newer than the receiver's: the receiver fetches it first.
+    UnknownEpoch,
+    /// Its vectors are of another life of the data set.
+    Generation,
+    /// The sender is no member, or not in this life.
+    NotMember,
+    /// The timeline may not write in this regime.
+    WrongTimeline,
+    /// Operations lie beyond the cut of their timeline.
+    BeyondCut,
+    /// An earlier timeline is not complete yet.
+    PrefixMissing,
+    /// Operations before it are missing.
+    Gap,
+    /// Two histories under one sequence number.
+    Divergence,
+    /// An operation contradicts the rules of a log.
+    Malformed,
+    /// A version is out of the clock's bounds.
+    Clock,
+    /// Nothing is replicated in regional isolation.
+    Isolation,
+}
+
+/// The receiver did not admit something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Why, for programs.
+    pub code: RefusedCode,
+    /// The greatest epoch that the receiver knows or has promised.
+    pub epoch: Epoch,
+    /// The timeline concerned, and what the receiver durably has of it.
+    pub have: Option<(Timeline, u64)>,
+    /// Why, for people.
+    pub detail: String,
+}
+
+/// A frame that cannot be sent or read. The stream ends.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// It exceeds `FRAME_BYTES_MAX`.
+    #[error("a replication frame of {bytes} bytes exceeds {FRAME_BYTES_MAX}; the peer does not speak this protocol, or batches are too large")]
+    TooLarge {
+        /// Its length.
+        bytes: u64,
+    },
+    /// It is not a frame.
+    #[error("a replication frame of {bytes} bytes is malformed ({reason}); both regions must run the same version")]
+    Malformed {
+        /// Its length.
+        bytes: usize,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// It is a frame with more entries than allowed.
+    #[error("a replication frame names {count} {what}, and {max} are allowed; both regions must run the same version")]
+    OutOfBounds {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// The limit.
+        max: usize,
+    },
+}
+
+/// The frame with its length before it.
+pub fn encode(frame: &Frame) -> Result<Vec<u8>, FrameError> {
+    let malformed = |e: postcard::Error| FrameError::Malformed { bytes: 0, reason: e.to_string() };
+    let mut bytes = postcard::to_extend(frame, vec![0; LENGTH_BYTES]).map_err(malformed)?;
+    let length = bytes.len() - LENGTH_BYTES;
+    if length > FRAME_BYTES_MAX {
+        return Err(FrameError::TooLarge { bytes: length as u64 });
+    }
+    bytes[..LENGTH_BYTES].copy_from_slice(&(length as u32).to_be_bytes());
+    Ok(bytes)
+}
+
+/// Cuts a byte stream into frames. It holds at most one incomplete frame beyond what was pushed since the last
+/// [`Decoder::next_frame`] that returned none.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    buffer: BytesMut,
+    failed: Option<FrameError>,
+}
+
+impl Decoder {
+    /// An empty decoder.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes bytes as they came. After an error they are dropped.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.failed.is_none() {
+            self.buffer.extend_from_slice(bytes);
+        }
+    }
+
+    /// The next whole frame, `None` if more bytes are needed. An error is final.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        self.read().inspect_err(|error| {
+            self.failed = Some(error.clone());
+            self.buffer = BytesMut::new();
+        })
+    }
+
+    fn read(&mut self) -> Result<Option<Frame>, FrameError> {
+        let Some(prefix) = self.buffer.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*prefix) as usize;
+        if length > FRAME_BYTES_MAX {
+            return Err(FrameError::TooLarge { bytes: length as u64 });
+        }
+        let Some(body) = self.buffer.get(LENGTH_BYTES..LENGTH_BYTES + length) else { return Ok(None) };
+        let malformed = |reason: String| FrameError::Malformed { bytes: length, reason };
+        let (frame, rest) = postcard::take_from_bytes::<Frame>(body).map_err(|e| malformed(e.to_string()))?;
+        if !rest.is_empty() {
+            return Err(malformed(format!("{} bytes are left over", rest.len())));
+        }
+        check_bounds(&frame)?;
+        self.buffer.advance(LENGTH_BYTES + length);
+        Ok(Some(frame))
+    }
+}
+
+fn check_bounds(frame: &Frame) -> Result<(), FrameError> {
+    let within = |what, count: usize, max| {
+        if count > max { Err(FrameError::OutOfBounds { what, count, max }) } else { Ok(()) }
+    };
+    let timelines = |count| within("timelines", count, VECTOR_TIMELINES_MAX);
+    let regions = |count| within("regions", count, REGIONS_MAX);
+    match frame {
+        Frame::Hello(hello) => {
+            timelines(hello.have.0.len())?;
+            regions(hello.want.len())
+        }
+        Frame::Batch(batch) => {
+            within("operations", batch.operations.len(), BATCH_OPERATIONS_MAX)?;
+            batch.operations.iter().try_for_each(|operation| timelines(operation.context.0.len()))
+        }
+        Frame::Heartbeat(heartbeat) => {
+            timelines(heartbeat.positions.len())?;
+            regions(heartbeat.reports.len())?;
+            heartbeat.reports.values().try_for_each(|report| timelines(report.vector.0.len().max(report.heads.len())))
+        }
+        Frame::Ack(ack) => timelines(ack.durable.0.len().max(ack.heads.len())),
+        Frame::Want(want) => {
+            timelines(want.have.0.len())?;
+            regions(want.origins.len())
+        }
+        Frame::SnapshotRequired(required) => timelines(required.floors.0.len()),
+        Frame::Refused(_) => Ok(()),
+        Frame::Regime(regime) => {
+            timelines(regime.cuts.0.len())?;
+            regions(regime.members.len())
+        }
+    }
+}

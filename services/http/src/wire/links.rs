@@ -1,0 +1,1 @@
+//! Links: filled by the link role.

@@ -1,0 +1,8 @@
+//! Wire types: what services say to each other and to people. One file per resource.
+
+pub mod links;
+pub mod probe;
+pub mod records;
+pub mod regime;
+pub mod status;
+pub mod traffic;
