@@ -1,1 +1,25 @@
-//! placeholder
+//! Control: the testbed's cockpit, out of band. It shows the topology, links, regions and the regime, injects faults,
+//! asks for regime changes and failovers, and runs drills to their verdict.
+//!
+//! **Invariant: control only proposes.** Regions decide by majority and gateways follow the regions, so that a dead
+//! control stops nothing. What touches processes and links goes through the [`world::World`] seam, which is what lets
+//! the same drills run on child processes and on containers.
+
+mod api;
+mod body;
+mod config;
+mod drill;
+mod events;
+mod faults;
+mod ids;
+mod links;
+mod regime;
+mod regions;
+mod state;
+mod traffic;
+mod watch;
+pub mod world;
+
+pub use api::openapi;
+pub use config::{ControlConfig, Deps};
+pub use state::{Control, run};

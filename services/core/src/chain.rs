@@ -67,3 +67,86 @@ fn encode(operation: &Operation, put: &mut impl FnMut(&[u8])) {
         dot(put, from);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::ids::{Dot, Epoch, OpId, RecordId, RegionId, Timeline};
+    use crate::operation::{OperationKind, TraceContext};
+    use crate::vector::VersionVector;
+    use crate::version::Version;
+
+    fn operation() -> Operation {
+        Operation {
+            dot: Dot {
+                timeline: Timeline::new(1, 1),
+                seq: 1,
+            },
+            epoch: Epoch(1),
+            kind: OperationKind::Put,
+            home: RegionId(1),
+            id: Some(RecordId::new("ab").unwrap()),
+            value: Some(Bytes::from_static(b"c")),
+            version: Version {
+                time_ns: 1,
+                count: 0,
+                region: RegionId(1),
+            },
+            context: VersionVector::default(),
+            op_id: OpId(Uuid::nil()),
+            accepted_ns: 1,
+            trace: None,
+            merged_from: None,
+            chain: START,
+        }
+    }
+
+    #[test]
+    fn a_change_of_any_field_changes_the_chain() {
+        let edits: [fn(&mut Operation); 14] = [
+            |o| o.dot.seq = 2,
+            |o| o.dot.timeline = Timeline::new(1, 2),
+            |o| o.epoch = Epoch(2),
+            |o| o.kind = OperationKind::Merge,
+            |o| o.home = RegionId(2),
+            |o| o.id = Some(RecordId::new("a").unwrap()),
+            |o| o.value = None,
+            |o| o.value = Some(Bytes::from_static(b"bc")),
+            |o| o.version.count = 1,
+            |o| o.context.set(Timeline::new(2, 1), 1),
+            |o| o.op_id = OpId(Uuid::from_u128(1)),
+            |o| o.accepted_ns = 2,
+            |o| {
+                o.trace = Some(TraceContext {
+                    trace_id: [1; 16],
+                    span_id: [1; 8],
+                    flags: 1,
+                })
+            },
+            |o| {
+                o.merged_from = Some(Dot {
+                    timeline: Timeline::new(1, 1),
+                    seq: 1,
+                })
+            },
+        ];
+        let mut chains = std::collections::BTreeSet::from([next(START, &operation())]);
+        for edit in edits {
+            let mut edited = operation();
+            edit(&mut edited);
+            assert!(chains.insert(next(START, &edited)), "{edited:?}");
+        }
+        assert!(chains.insert(next(Chain([1; 16]), &operation())));
+    }
+
+    #[test]
+    fn an_operation_verifies_against_the_chain_before_it_only() {
+        let mut first = operation();
+        first.chain = next(START, &first);
+        assert!(verify(START, &first));
+        assert!(!verify(first.chain, &first));
+    }
+}

@@ -29,7 +29,8 @@ impl InputError {
     /// The error of a reader of TOML: its first line, and the line of the file where it is known.
     pub(crate) fn toml(file: &str, key: &str, text: &str, error: &toml::de::Error) -> Self {
         let key = match error.span() {
-            Some(span) if key.is_empty() => {
+            // What is missing at the top has no line of its own.
+            Some(span) if key.is_empty() && span.end > 0 => {
                 let before = &text.as_bytes()[..span.start.min(text.len())];
                 format!("line {}", before.iter().filter(|byte| **byte == b'\n').count() + 1)
             }

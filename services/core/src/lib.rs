@@ -25,6 +25,7 @@ pub mod regime;
 pub mod register;
 pub mod replication;
 pub mod report;
+pub mod routing;
 pub mod rtt;
 pub mod suspicion;
 pub mod token;

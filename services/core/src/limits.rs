@@ -65,11 +65,25 @@ pub const VOTE_DEADLINE: Duration = Duration::from_millis(1000);
 pub const TRANSITION_DEADLINE: Duration = Duration::from_secs(10);
 /// No second automatic failover within this time.
 pub const FAILOVER_DWELL: Duration = Duration::from_secs(60);
+/// Most automatic failovers in an hour.
+pub const FAILOVERS_PER_HOUR: usize = 3;
+/// How long the next best placed region waits before it tries a failover in its turn.
+pub const PROPOSER_STAGGER: Duration = Duration::from_millis(400);
+/// Largest lag of the target when a planned switchover starts.
+pub const SWITCHOVER_LAG_MAX: Duration = Duration::from_secs(1);
+/// Most operations by which the target may lag when a planned switchover starts.
+pub const SWITCHOVER_LAG_OPERATIONS_MAX: u64 = 10_000;
 
 /// Deadline of a user's request, from its intended start.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(2);
 /// How long a gateway holds a write through a planned switchover.
 pub const GATEWAY_HOLD: Duration = Duration::from_secs(5);
+/// Most requests that a gateway has open at a time, held ones included.
+pub const GATEWAY_REQUESTS_MAX: usize = 16_384;
+/// Regimes whose adoption a gateway remembers.
+pub const GATEWAY_ADOPTED_MAX: usize = 256;
+/// How often a gateway asks each region for its regime, which is also its health check.
+pub const GATEWAY_POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Deadline of opening a connection across a link.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -79,3 +93,33 @@ pub const LOG_RETAINED_MIN: u64 = 200_000;
 pub const DIGEST_BUCKETS: u16 = 256;
 /// Silence of a member after which a `sync` primary asks the regime to leave it out.
 pub const IN_SYNC_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Events that control keeps for those who ask later.
+pub const EVENTS_KEPT_MAX: usize = 2000;
+/// Events that a follower of control's stream may be behind before it misses some.
+pub const EVENT_STREAM_MAX: usize = 256;
+/// Faults that control remembers; the oldest healed ones are forgotten first.
+pub const FAULTS_KEPT_MAX: usize = 500;
+/// Drills that control remembers, with their reports.
+pub const DRILLS_KEPT_MAX: usize = 50;
+/// Deadline of one question of control to a role, out of band.
+pub const CONTROL_DEADLINE: Duration = Duration::from_secs(2);
+/// How often control looks at every region for what to tell in its events.
+pub const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Most operations of one edge's users in flight at once; one more is recorded as failed without being sent.
+pub const USERS_IN_FLIGHT_MAX: usize = 4096;
+/// Most finished operations that wait to be written into the ledger.
+pub const LEDGER_QUEUE_MAX: usize = 16_384;
+/// Most operations of one run, warm-up included (they are kept in memory).
+pub const LEDGER_OPERATIONS_MAX: u32 = 2_000_000;
+
+/// Bytes that one connection may have in flight in one direction of a userspace link: at least the bandwidth-delay product
+/// of the longest link (32 MiB = 100 MB/s over 320 ms).
+pub const RELAY_IN_FLIGHT_BYTES: usize = 32 * 1024 * 1024;
+/// Chunks that one connection may have in flight in one direction of a userspace link.
+pub const RELAY_IN_FLIGHT_CHUNKS: usize = 8192;
+/// Most connections open over all userspace links of one process; one more waits to be accepted.
+pub const RELAY_CONNECTIONS_MAX: usize = 4096;
+/// How much a rate-limited link queues before it stops taking bytes, as time to send them.
+pub const LINK_QUEUE: Duration = Duration::from_millis(100);

@@ -106,7 +106,11 @@ fn check_rate(value: u64) -> Result<(), LinkError> {
     if (1..=RATE_KBIT_MAX).contains(&value) {
         Ok(())
     } else {
-        Err(LinkError { field: "rate_kbit", value: value as f64, bounds: "it must be 1 to 100000000 kilobits a second" })
+        Err(LinkError {
+            field: "rate_kbit",
+            value: value as f64,
+            bounds: "it must be 1 to 100000000 kilobits a second",
+        })
     }
 }
 

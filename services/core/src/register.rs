@@ -28,7 +28,10 @@ pub struct Ballot {
 
 impl Ballot {
     /// The ballot under which every acceptor implicitly accepted the genesis regime.
-    pub const GENESIS: Self = Self { round: 0, region: RegionId(0) };
+    pub const GENESIS: Self = Self {
+        round: 0,
+        region: RegionId(0),
+    };
 }
 
 impl fmt::Display for Ballot {
@@ -48,7 +51,10 @@ pub struct Acceptor {
 
 impl Default for Acceptor {
     fn default() -> Self {
-        Self { promised: Ballot::GENESIS, accepted: None }
+        Self {
+            promised: Ballot::GENESIS,
+            accepted: None,
+        }
     }
 }
 
@@ -89,7 +95,8 @@ pub struct Accept {
 pub enum Intent {
     /// Learn the current regime, linearizably.
     Read,
-    /// Replace the regime if its epoch is still `expected`.
+    /// Replace the regime if its epoch is still `expected`. The epoch of the chosen regime may be higher than that of
+    /// `next`: it is lifted to what voters have promised.
     CompareAndSet {
         /// The epoch of the regime from which `next` was computed.
         expected: Epoch,
@@ -151,7 +158,9 @@ pub enum Progress {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unlawful {
     /// Epochs only grow.
-    #[error("epoch {next} does not follow epoch {current}; compute the change from the current regime")]
+    #[error(
+        "epoch {next} does not follow epoch {current}; compute the change from the current regime"
+    )]
     EpochNotHigher {
         /// Of the current regime.
         current: Epoch,
@@ -184,9 +193,11 @@ pub enum Unlawful {
 /// adopted, so if another region enlarged the in-sync set, the primary would go on acknowledging by the smaller one and
 /// a later failover would trust a member that was never asked.
 pub fn check_successor(current: &Regime, next: &Regime, by: RegionId) -> Result<(), Unlawful> {
-    let _ = by;
     if next.epoch <= current.epoch {
-        return Err(Unlawful::EpochNotHigher { current: current.epoch, next: next.epoch });
+        return Err(Unlawful::EpochNotHigher {
+            current: current.epoch,
+            next: next.epoch,
+        });
     }
     if !current.members.keys().eq(next.members.keys()) {
         return Err(Unlawful::MembersChanged);
@@ -234,6 +245,8 @@ pub struct Proposer {
     accepted_by: BTreeSet<RegionId>,
     refused_by: BTreeSet<RegionId>,
     highest: Ballot,
+    /// What the first majority of promises showed.
+    read: Option<Regime>,
     value: Option<Regime>,
     outcome: Option<Outcome>,
 }
@@ -255,6 +268,7 @@ impl Proposer {
             accepted_by: BTreeSet::new(),
             refused_by: BTreeSet::new(),
             highest: ballot,
+            read: None,
             value: None,
             outcome: None,
         };
@@ -268,8 +282,12 @@ impl Proposer {
             return Progress::Pending;
         }
         match reply {
-            VoterReply::Promise(promise) if promise.ballot == self.ballot => self.on_promise(from, promise),
-            VoterReply::Accepted { ballot } if *ballot == self.ballot && self.phase == Phase::Accepting => {
+            VoterReply::Promise(promise) if promise.ballot == self.ballot => {
+                self.on_promise(from, promise)
+            }
+            VoterReply::Accepted { ballot }
+                if *ballot == self.ballot && self.phase == Phase::Accepting =>
+            {
                 self.accepted_by.insert(from);
                 if self.accepted_by.len() < self.genesis.majority() {
                     return Progress::Pending;
@@ -289,9 +307,10 @@ impl Proposer {
                     Progress::Pending
                 }
             }
-            VoterReply::Wait { ballot, after_ms } if *ballot == self.ballot => {
-                Progress::Retry { voter: from, after_ms: *after_ms }
-            }
+            VoterReply::Wait { ballot, after_ms } if *ballot == self.ballot => Progress::Retry {
+                voter: from,
+                after_ms: *after_ms,
+            },
             _ => Progress::Pending,
         }
     }
@@ -305,8 +324,16 @@ impl Proposer {
         self.propose(&current, next, release)
     }
 
-    /// The regime that the promises so far show. Known to be the register's value only when an outcome says so.
+    /// The regime that the first majority of promises showed. Known to be the register's value only when an outcome says
+    /// so: it may have been accepted by few.
+    ///
+    /// A later promise may show a newer value; that one was not chosen below this ballot and never will be, because the
+    /// first majority is bound by now.
     pub fn current(&self) -> Regime {
+        self.read.clone().unwrap_or_else(|| self.newest_accepted())
+    }
+
+    fn newest_accepted(&self) -> Regime {
         self.promises
             .values()
             .filter_map(|promise| promise.accepted.as_ref())
@@ -324,15 +351,21 @@ impl Proposer {
         self.ballot
     }
 
+    /// The highest ballot met. If an attempt ends by its deadline, draw the next ballot above this.
+    pub const fn highest(&self) -> Ballot {
+        self.highest
+    }
+
     fn on_promise(&mut self, from: RegionId, promise: &Promise) -> Progress {
         self.promises.insert(from, promise.clone());
         if self.promises.len() < self.genesis.majority() {
             return Progress::Pending;
         }
         match self.phase {
-            Phase::Preparing => self.on_prepared(),
-            // A later promise may show a value that the first majority did not: then it was not chosen before this
-            // attempt, and cannot be chosen below its ballot any more.
+            Phase::Preparing => {
+                self.read = Some(self.newest_accepted());
+                self.on_prepared()
+            }
             Phase::Fenced => Progress::Fenced,
             Phase::Accepting | Phase::Done => Progress::Pending,
         }
@@ -342,8 +375,15 @@ impl Proposer {
         let current = self.current();
         match self.intent.clone() {
             Intent::Read => self.settle(current.clone(), Outcome::Chosen(Box::new(current))),
-            Intent::CompareAndSet { expected, .. } | Intent::Fence { expected, .. } if expected != current.epoch => {
-                self.settle(current.clone(), Outcome::Stale { current: Box::new(current) })
+            Intent::CompareAndSet { expected, .. } | Intent::Fence { expected, .. }
+                if expected != current.epoch =>
+            {
+                self.settle(
+                    current.clone(),
+                    Outcome::Stale {
+                        current: Box::new(current),
+                    },
+                )
             }
             Intent::CompareAndSet { next, release, .. } => self.propose(&current, *next, release),
             Intent::Fence { .. } => {
@@ -356,9 +396,23 @@ impl Proposer {
     /// Makes sure that what was read is chosen: at once if a majority has accepted it under one ballot, otherwise by
     /// writing it back.
     fn settle(&mut self, current: Regime, outcome: Outcome) -> Progress {
-        let accepted_under = |promise: &Promise| promise.accepted.as_ref().map_or(Ballot::GENESIS, |(ballot, _)| *ballot);
-        let newest = self.promises.values().map(accepted_under).max().unwrap_or(Ballot::GENESIS);
-        let holders = self.promises.values().filter(|promise| accepted_under(promise) == newest).count();
+        let accepted_under = |promise: &Promise| {
+            promise
+                .accepted
+                .as_ref()
+                .map_or(Ballot::GENESIS, |(ballot, _)| *ballot)
+        };
+        let newest = self
+            .promises
+            .values()
+            .map(accepted_under)
+            .max()
+            .unwrap_or(Ballot::GENESIS);
+        let holders = self
+            .promises
+            .values()
+            .filter(|promise| accepted_under(promise) == newest)
+            .count();
         if holders >= self.genesis.majority() {
             return self.finish(outcome);
         }
@@ -366,7 +420,20 @@ impl Proposer {
         self.send(current, None)
     }
 
-    fn propose(&mut self, current: &Regime, next: Regime, release: Option<Release>) -> Progress {
+    fn propose(
+        &mut self,
+        current: &Regime,
+        mut next: Regime,
+        release: Option<Release>,
+    ) -> Progress {
+        // Voters that promised a higher epoch to a failover that came to nothing would refuse everything below it.
+        let promised = self
+            .promises
+            .values()
+            .map(|promise| promise.promised_epoch)
+            .max()
+            .unwrap_or_default();
+        next.epoch = next.epoch.max(promised);
         match check_successor(current, &next, self.ballot.region) {
             Ok(()) => self.send(next, release),
             Err(reason) => self.finish(Outcome::Unlawful(reason)),
@@ -376,7 +443,11 @@ impl Proposer {
     fn send(&mut self, value: Regime, release: Option<Release>) -> Progress {
         self.phase = Phase::Accepting;
         self.value = Some(value.clone());
-        Progress::Send(Box::new(Accept { ballot: self.ballot, value, release }))
+        Progress::Send(Box::new(Accept {
+            ballot: self.ballot,
+            value,
+            release,
+        }))
     }
 
     fn finish(&mut self, outcome: Outcome) -> Progress {
@@ -384,3 +455,7 @@ impl Proposer {
         Progress::Done(outcome)
     }
 }
+
+#[cfg(test)]
+#[path = "register_tests.rs"]
+mod tests;

@@ -91,15 +91,16 @@ impl RttTable {
             .enumerate()
             .map(|(index, line)| (index + 1, line.trim()))
             .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-        let (line, header) = lines
-            .next()
-            .ok_or_else(|| TableError { line: 1, problem: format!("it is empty: it needs a header from,to,{column}") })?;
+        let (line, header) = lines.next().ok_or_else(|| TableError {
+            line: 1,
+            problem: format!("it is empty: it needs a header from,to,{column}"),
+        })?;
         let names: Vec<&str> = header.split(',').map(str::trim).collect();
         let at = |name: &str| {
-            names.iter().position(|other| *other == name).ok_or_else(|| TableError {
-                line,
-                problem: format!("the header {header:?} has no column {name}"),
-            })
+            names
+                .iter()
+                .position(|other| *other == name)
+                .ok_or_else(|| TableError { line, problem: format!("the header {header:?} has no column {name}") })
         };
         let (from, to, figure) = (at("from")?, at("to")?, at(column)?);
         let mut table = Self::default();
@@ -109,14 +110,13 @@ impl RttTable {
                 let problem = format!("{} fields instead of {}", fields.len(), names.len());
                 return Err(TableError { line, problem });
             }
-            let milliseconds = fields[figure]
-                .parse::<f64>()
-                .ok()
-                .filter(|value| value.is_finite() && *value >= 0.0)
-                .ok_or_else(|| TableError {
-                    line,
-                    problem: format!("{column} {:?} is not a number of milliseconds of at least 0", fields[figure]),
-                })?;
+            let milliseconds =
+                fields[figure].parse::<f64>().ok().filter(|value| value.is_finite() && *value >= 0.0).ok_or_else(
+                    || TableError {
+                        line,
+                        problem: format!("{column} {:?} is not a number of milliseconds of at least 0", fields[figure]),
+                    },
+                )?;
             let row = table.figures.entry(fields[from].to_owned()).or_default();
             if row.insert(fields[to].to_owned(), milliseconds).is_some() {
                 let problem = format!("the pair {},{} is there twice", fields[from], fields[to]);
@@ -138,7 +138,11 @@ impl RttTable {
 
     /// Every site, in order of name.
     pub fn sites(&self) -> BTreeSet<&str> {
-        self.figures.iter().flat_map(|(from, row)| row.keys().chain(std::iter::once(from))).map(String::as_str).collect()
+        self.figures
+            .iter()
+            .flat_map(|(from, row)| row.keys().chain(std::iter::once(from)))
+            .map(String::as_str)
+            .collect()
     }
 
     /// How many directed pairs it has.

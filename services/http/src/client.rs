@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::client::legacy::connect::{Connected, Connection, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use longhaul_core::error_code::{Effect, ErrorCode};
 use serde::Serialize;
@@ -124,10 +124,12 @@ impl HttpClient {
             reason: format!("not an address: {error}"),
         })?;
         *request.uri_mut() = uri;
+        let mut request = request.map(Full::new);
+        let connection = capture_connection(&mut request);
         let call = async {
-            let answer = self.inner.request(request.map(Full::new)).await.map_err(|error| {
+            let answer = self.inner.request(request).await.map_err(|error| {
                 let reason = root_cause(&error);
-                if error.is_connect() {
+                if error.is_connect() || never_sent(&error) {
                     CallError::Unreachable { address: address.to_owned(), reason }
                 } else {
                     CallError::Broken { address: address.to_owned(), reason }
@@ -143,6 +145,11 @@ impl HttpClient {
         };
         match tokio::time::timeout(deadline, call).await {
             Ok(result) => result,
+            // No connection was chosen for the request, so not a byte of it has left.
+            Err(_) if connection.connection_metadata().is_none() => Err(CallError::Unreachable {
+                address: address.to_owned(),
+                reason: format!("no connection within {} ms", deadline.as_millis()),
+            }),
             Err(_) => Err(CallError::Deadline { address: address.to_owned(), deadline }),
         }
     }
@@ -259,6 +266,18 @@ pub fn success(address: &str, answer: Response<Bytes>) -> Result<Response<Bytes>
             reason: error.to_string(),
         }),
     }
+}
+
+/// Whether hyper gave the request back unsent: the kept connection had closed before it took the request.
+fn never_sent(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {

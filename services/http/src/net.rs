@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_types, reason = "this is the seam over tokio's sockets")]
 
+use std::any::Any;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -14,11 +15,22 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub type NetFuture<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;
 
 /// A byte stream in both directions.
-pub trait IoStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> IoStream for T {}
+pub trait IoStream: AsyncRead + AsyncWrite + Send + Unpin + Any {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + Any> IoStream for T {}
 
 /// An erased byte stream.
 pub type BoxIo = Box<dyn IoStream>;
+
+/// Closes a stream so that the peer sees a reset (TCP `RST`) instead of an end, and what is still unsent is dropped.
+/// A stream that is no TCP socket is just dropped.
+pub fn reset(io: BoxIo) {
+    let io: Box<dyn Any> = io;
+    if let Ok(stream) = io.downcast::<tokio::net::TcpStream>()
+        && let Err(error) = stream.set_zero_linger()
+    {
+        tracing::debug!(%error, "a connection is closed instead of reset");
+    }
+}
 
 /// Something that accepts connections.
 pub trait Accept: Send + 'static {

@@ -52,7 +52,23 @@ pub fn trace_id_text(context: TraceContext) -> String {
 
 /// The header value for a context.
 pub fn format(context: TraceContext) -> String {
-    format!("00-{}-{}-{:02x}", hex(&context.trace_id), hex(&context.span_id), context.flags)
+    Text(context).to_string()
+}
+
+/// A context as the header value, written without an allocation of its own.
+///
+/// Given to a span as its field `longhaul.context`, it makes the exported span carry exactly these ids: the ones that
+/// other processes were told in `traceparent`. The field `longhaul.parent` (a context, too) names a parent in another
+/// process; without it the parent is the enclosing span.
+#[derive(Debug, Clone, Copy)]
+pub struct Text(pub TraceContext);
+
+impl std::fmt::Display for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(context) = self;
+        let (trace, span) = (u128::from_be_bytes(context.trace_id), u64::from_be_bytes(context.span_id));
+        write!(f, "00-{trace:032x}-{span:016x}-{:02x}", context.flags)
+    }
 }
 
 /// Reads a header value; `None` if it is not a valid version-00 context.
@@ -80,7 +96,8 @@ pub fn inject(headers: &mut HeaderMap, context: TraceContext) {
 
 /// Middleware: the server span of a request, with the caller's context or a new one in its extensions and its answer.
 pub async fn server_span(State(ids): State<TraceIds>, mut request: Request, next: Next) -> Response {
-    let context = extract(request.headers()).map_or_else(|| ids.root(), |parent| ids.child(parent));
+    let parent = extract(request.headers());
+    let context = parent.map_or_else(|| ids.root(), |parent| ids.child(parent));
     request.extensions_mut().insert(context);
     let route = request.extensions().get::<MatchedPath>().map_or_else(String::new, |path| path.as_str().to_owned());
     let span = tracing::debug_span!(
@@ -88,6 +105,8 @@ pub async fn server_span(State(ids): State<TraceIds>, mut request: Request, next
         otel.name = %format_args!("{} {route}", request.method()),
         otel.kind = "server",
         trace_id = %trace_id_text(context),
+        longhaul.context = %Text(context),
+        longhaul.parent = parent.map(Text).map(tracing::field::display),
         http.request.method = %request.method(),
         http.route = route,
         http.response.status_code = tracing::field::Empty,

@@ -1,1 +1,36 @@
-fn main() {}
+//! longhaul: a testbed for multi-region systems.
+//!
+//! This crate turns the services into one program: the command line for people, the roles, the embedded testbed
+//! (child processes on loopback) and the reports. **Invariant: only this crate reads the environment.**
+
+mod cli;
+mod commands;
+mod embedded;
+mod inputs;
+mod outcome;
+mod report;
+mod roles;
+mod signals;
+mod time;
+
+use std::process::ExitCode;
+
+use crate::outcome::Outcome;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let command = match cli::parse() {
+        Ok(command) => command,
+        Err(refused) => return refused,
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Outcome::invalid(format!("cannot start: {error}; free memory or threads")).exit(),
+    };
+    let outcome = runtime.block_on(commands::run(command));
+    // A read of standard input (the parent's pipe) cannot be interrupted; nothing else is left.
+    runtime.shutdown_background();
+    outcome.exit()
+}

@@ -9,13 +9,13 @@ use crate::regime::{Durability, Mode};
 use crate::topology::{LocationKind, Topology};
 
 /// Bounds of a drill's length, seconds.
-pub const DURATION_S: RangeInclusive<f64> = 1.0..=86_400.0;
+const DURATION_S: RangeInclusive<f64> = 1.0..=86_400.0;
 /// Bounds of the rate of all users together, operations a second.
-pub const RATE_PER_S: RangeInclusive<f64> = 0.1..=20_000.0;
+const RATE_PER_S: RangeInclusive<f64> = 0.1..=20_000.0;
 /// Bounds of a value's size, bytes: it has to hold its own proof and to stay below the store's limit.
-pub const VALUE_BYTES: RangeInclusive<f64> = 64.0..=60_000.0;
+const VALUE_BYTES: RangeInclusive<f64> = 64.0..=60_000.0;
 /// Largest clock offset that a drill may ask for, milliseconds: a day.
-pub const CLOCK_OFFSET_MS_MAX: i64 = 86_400_000;
+const CLOCK_OFFSET_MS_MAX: i64 = 86_400_000;
 
 /// Names that stand for a region by its role at that moment.
 const ROLES: [&str; 2] = ["primary", "secondary"];
@@ -339,16 +339,19 @@ impl<'a> Judge<'a> {
             if let Some(figure) = figure
                 && !(figure.is_finite() && (0.0..=largest).contains(&figure))
             {
-                let bounds = if largest.to_bits() == 1.0f64.to_bits() { "use a share from 0 to 1" } else { "use at least 0" };
+                let bounds =
+                    if largest.to_bits() == 1.0f64.to_bits() { "use a share from 0 to 1" } else { "use at least 0" };
                 return self.refuse(at(field), format!("nothing can be {figure}"), bounds);
             }
         }
         if expect.converged == Some(true) {
             let is_region = |name: &str| {
                 ROLES.contains(&name)
-                    || self.topology.locations.iter().any(|location| {
-                        location.kind == LocationKind::Region && location.name.as_str() == name
-                    })
+                    || self
+                        .topology
+                        .locations
+                        .iter()
+                        .any(|location| location.kind == LocationKind::Region && location.name.as_str() == name)
             };
             let gone = end.lost.iter().chain(&end.killed).chain(&end.paused).find(|name| is_region(name));
             if let Some(name) = gone {

@@ -1,13 +1,16 @@
 //! Snapshots: how a region catches up where the log no longer reaches back. A snapshot is **merged**, never swapped
 //! in: the receiver may hold writes that the source has not seen.
 //!
-//! It travels in chunks of rows in key order, each read at a later moment than the header. That is sound because the
-//! header's positions are those of *before* the first chunk: what changed meanwhile comes again from the log.
+//! Two rules keep it inside history. At the source, **header and rows are one read** (one read transaction, or a copy
+//! that is completed while the writer waits). At the receiver, **rows and positions are one transaction**. Otherwise a
+//! region could hold a row that no vector covers; if the row's region is lost at that moment, its timeline is sealed
+//! below the row, and one region keeps a write that never happened for the others. The random histories found this.
 
 use serde::{Deserialize, Serialize};
 
+use super::apply::{ApplyView, Refusal, check_epoch, check_open};
 use super::{Position, Positions};
-use crate::ids::{Epoch, RegionId, Timeline};
+use crate::ids::{Dot, Epoch, RegionId, Timeline};
 use crate::record::Record;
 use crate::vector::VersionVector;
 use crate::version::Version;
@@ -21,13 +24,86 @@ pub struct SnapshotHeader {
     pub epoch: Epoch,
     /// The life of its data set.
     pub dataset_generation: u32,
-    /// What it had before it read the first row.
+    /// What it had when it read the rows.
     pub positions: Positions,
-    /// At least the greatest version among its rows: admitted into the receiver's clock.
+    /// Greatest version that the source had drawn or applied by then.
     pub hlc: Version,
 }
 
-/// Whether a snapshot's row becomes the local record. `have` is what this region had applied when the snapshot began.
+/// Judges a snapshot by its header, in the transaction that merges it: since it set out, the regime may have sealed a
+/// timeline, and rows of its region may lie beyond the cut.
+pub fn admit_header(
+    view: &ApplyView<'_>,
+    header: &SnapshotHeader,
+    wall_ns: u64,
+) -> Result<(), Refusal> {
+    check_epoch(view, header.epoch)?;
+    check_open(view.regime)?;
+    let generation = view.regime.dataset_generation;
+    if header.dataset_generation != generation {
+        return Err(Refusal::Generation {
+            theirs: header.dataset_generation,
+            ours: generation,
+        });
+    }
+    for (timeline, cut) in view.regime.cuts.iter() {
+        let last = header
+            .positions
+            .get(&timeline)
+            .map_or(0, |position| position.seq);
+        if last > cut {
+            return Err(Refusal::BeyondCut {
+                timeline,
+                cut,
+                last,
+            });
+        }
+    }
+    for (timeline, position) in &header.positions {
+        let dot = Some(Dot {
+            timeline: *timeline,
+            seq: position.seq,
+        });
+        view.clock
+            .check(&position.version, wall_ns)
+            .map_err(|error| Refusal::Clock { dot, error })?;
+    }
+    view.clock
+        .check(&header.hlc, wall_ns)
+        .map_err(|error| Refusal::Clock { dot: None, error })
+}
+
+/// Judges the rows of an admitted snapshot before any of them is merged: none was read later than the header, and every
+/// version is in the clock's bounds. Afterwards the greatest of them, and `header.hlc`, are admitted into the clock.
+pub fn admit_rows(
+    view: &ApplyView<'_>,
+    header: &SnapshotHeader,
+    rows: &[Record],
+    wall_ns: u64,
+) -> Result<(), Refusal> {
+    for row in rows {
+        let dot = row.dot;
+        if header
+            .positions
+            .get(&dot.timeline)
+            .is_none_or(|position| position.seq < dot.seq)
+        {
+            return Err(Refusal::Malformed {
+                dot,
+                reason: "its row was read later than the header of the snapshot",
+            });
+        }
+        view.clock
+            .check(&row.version, wall_ns)
+            .map_err(|error| Refusal::Clock {
+                dot: Some(dot),
+                error,
+            })?;
+    }
+    Ok(())
+}
+
+/// Whether a snapshot's row becomes the local record. `have` is what this region has applied by now.
 ///
 /// A row that is absent here although its operation was applied here was deleted, and its tombstone collected, after
 /// the source read it: it stays away. (The source had applied the tombstone too by then, or it would not have been
@@ -46,18 +122,85 @@ pub fn gone(local: &Record, header: &VersionVector) -> bool {
     header.covers(local.dot)
 }
 
-/// Takes the snapshot's positions once all of its rows are merged. Positions that are ahead here stay. Returns the
+/// Takes the snapshot's positions, in the transaction that merges its rows. Positions that are ahead here stay. Returns the
 /// timelines that jumped: their local log has a hole now and must be dropped (its floor rises to the new position).
 pub fn merge_positions(local: &mut Positions, header: &SnapshotHeader) -> Vec<Timeline> {
     let mut jumped = Vec::new();
     for (timeline, theirs) in &header.positions {
         let ours = local.entry(*timeline).or_insert(Position::START);
         if theirs.seq > ours.seq {
-            *ours = Position { visible: ours.visible.max(theirs.visible), ..*theirs };
+            *ours = Position {
+                visible: ours.visible.max(theirs.visible),
+                ..*theirs
+            };
             jumped.push(*timeline);
         } else {
             ours.visible = ours.visible.max(theirs.visible.min(ours.seq));
         }
     }
     jumped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replication::durable_vector;
+    use crate::replication::fixture::{log, position};
+
+    const TIMELINE: Timeline = Timeline::new(1, 1);
+
+    fn rows() -> Vec<Record> {
+        log(TIMELINE, 3, 0)
+            .iter()
+            .filter_map(Record::from_operation)
+            .collect()
+    }
+
+    fn vector(seq: u64) -> VersionVector {
+        VersionVector::from_iter([(TIMELINE, seq)])
+    }
+
+    #[test]
+    fn the_greater_version_stays_and_a_row_that_was_deleted_here_stays_away() {
+        let rows = rows();
+        assert!(merge_row(Some(&rows[0]), &rows[1], &vector(0)));
+        assert!(!merge_row(Some(&rows[1]), &rows[0], &vector(0)));
+        assert!(!merge_row(Some(&rows[1]), &rows[1], &vector(0)));
+        assert!(merge_row(None, &rows[1], &vector(1)));
+        assert!(!merge_row(None, &rows[1], &vector(2)));
+    }
+
+    #[test]
+    fn a_local_row_goes_only_if_the_source_had_seen_it() {
+        assert!(gone(&rows()[1], &vector(2)));
+        assert!(!gone(&rows()[1], &vector(1)));
+    }
+
+    #[test]
+    fn positions_only_rise_and_name_the_timelines_that_jumped() {
+        let (mine, theirs) = (log(Timeline::new(2, 1), 4, 0), log(TIMELINE, 3, 0));
+        let mut local = Positions::from([(Timeline::new(2, 1), position(&mine))]);
+        let positions = Positions::from([
+            (TIMELINE, position(&theirs)),
+            (Timeline::new(2, 1), position(&mine[..2])),
+        ]);
+        let hlc = theirs[2].version;
+        let header = SnapshotHeader {
+            region: RegionId(1),
+            epoch: Epoch(1),
+            dataset_generation: 1,
+            positions,
+            hlc,
+        };
+        assert_eq!(merge_positions(&mut local, &header), [TIMELINE]);
+        assert_eq!(
+            durable_vector(&local)
+                .0
+                .values()
+                .copied()
+                .collect::<Vec<_>>(),
+            [3, 4]
+        );
+        assert_eq!(merge_positions(&mut local, &header), []);
+    }
 }

@@ -97,13 +97,8 @@ impl Topology {
     ///
     /// # Errors
     /// One line that names the file, the key, the problem and the remedy.
-    pub fn parse(
-        file_label: &str,
-        text: &str,
-        tables: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, TopologyError> {
-        let raw: RawTopology =
-            toml::from_str(text).map_err(|error| InputError::toml(file_label, "", text, &error))?;
+    pub fn parse(file_label: &str, text: &str, tables: &dyn Fn(&str) -> Option<String>) -> Result<Self, TopologyError> {
+        let raw: RawTopology = toml::from_str(text).map_err(|error| InputError::toml(file_label, "", text, &error))?;
         Reader { file: file_label, tables }.read(&raw)
     }
 }
@@ -158,9 +153,8 @@ impl Reader<'_> {
         }
         for (index, edge) in raw.edge.iter().enumerate() {
             let name = self.name(&format!("edge[{index}].name"), &edge.name, &mut names)?;
-            let home = locations
-                .iter()
-                .find_map(|location| location.region.filter(|_| location.name.as_str() == edge.home));
+            let home =
+                locations.iter().find_map(|location| location.region.filter(|_| location.name.as_str() == edge.home));
             let Some(home) = home else {
                 let regions = list(raw.region.iter().map(|region| &region.name));
                 return self.refuse(
@@ -216,7 +210,11 @@ impl Reader<'_> {
             (None, Some(shipped)) => shipped.source.to_owned(),
             (None, None) => {
                 let problem = format!("nobody says where the figures of table {:?} come from", raw.table);
-                return self.refuse("rtt.source", problem, "add source = \"who measured what, when, under which licence\"");
+                return self.refuse(
+                    "rtt.source",
+                    problem,
+                    "add source = \"who measured what, when, under which licence\"",
+                );
             }
         };
         let deviations = match raw.jitter.as_deref() {
@@ -327,7 +325,11 @@ impl Reader<'_> {
                 let text = format!("{} to {}", pair.0, pair.1);
                 if let Some(earlier) = stated.insert(pair, Stated { index, link, delay_ms }) {
                     let problem = format!("{text} is stated by link[{}] already", earlier.index);
-                    return self.refuse(key("from"), problem, "state each direction once (one_way = true splits a pair)");
+                    return self.refuse(
+                        key("from"),
+                        problem,
+                        "state each direction once (one_way = true splits a pair)",
+                    );
                 }
             }
         }

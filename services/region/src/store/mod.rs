@@ -11,7 +11,7 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use longhaul_core::ids::{Dot, Epoch, OpId, RecordKey, RegionId, Timeline};
-use longhaul_core::operation::{Chain, Operation};
+use longhaul_core::operation::Operation;
 use longhaul_core::record::Record;
 use longhaul_core::version::Version;
 use serde::{Deserialize, Serialize};
@@ -61,18 +61,8 @@ pub struct Identity {
     pub region: RegionId,
 }
 
-/// How far a timeline is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
-    /// Everything up to here is durably in the log (or came by snapshot).
-    pub seq: u64,
-    /// Everything up to here is applied to the records and visible to readers; `visible <= seq`.
-    pub visible: u64,
-    /// Version of the operation at `seq`.
-    pub version: Version,
-    /// Rolling hash at `seq`.
-    pub chain: Chain,
-}
+pub use longhaul_core::digest::Digest as BucketDigest;
+pub use longhaul_core::replication::Position;
 
 /// A remembered operation id: what a retry is answered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,15 +151,6 @@ pub struct QuarantineRow {
     pub repaired: bool,
 }
 
-/// One anti-entropy bucket of a home: order-independent sums over the rows in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct BucketDigest {
-    /// Rows, tombstones included.
-    pub rows: u64,
-    /// Wrapping sum of the rows' hashes.
-    pub sum: u128,
-}
-
 /// The digest of a bucket of a home.
 pub type DigestMap = BTreeMap<(RegionId, u16), BucketDigest>;
 
@@ -251,6 +232,12 @@ pub struct OperationId {
     /// Its version.
     #[schema(value_type = String)]
     pub version: Version,
+}
+
+impl From<IdempotencyRow> for OperationId {
+    fn from(row: IdempotencyRow) -> Self {
+        Self { op_id: row.op_id, dot: row.dot.to_string(), home: row.key.home, version: row.version }
+    }
 }
 
 /// What a region keeps on disk. Reads may run beside the writer and see only committed transactions.

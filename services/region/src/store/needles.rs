@@ -10,7 +10,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 
 /// What is looked for, by first byte. Empty needles are never found.
 pub(super) struct Needles {
-    needles: Vec<Bytes>,
+    all: Vec<Bytes>,
     by_first_byte: Vec<Vec<usize>>,
     longest: usize,
 }
@@ -25,14 +25,14 @@ impl Needles {
             }
         }
         let longest = needles.iter().map(Bytes::len).max().unwrap_or(0);
-        Self { needles: needles.to_vec(), by_first_byte, longest }
+        Self { all: needles.to_vec(), by_first_byte, longest }
     }
 
     /// Calls `found` with the needle and the offset of each occurrence.
     fn search(&self, haystack: &[u8], mut found: impl FnMut(usize, usize)) {
         for (offset, byte) in haystack.iter().enumerate() {
             for &index in &self.by_first_byte[usize::from(*byte)] {
-                if haystack[offset..].starts_with(&self.needles[index]) {
+                if haystack[offset..].starts_with(&self.all[index]) {
                     found(index, offset);
                 }
             }
@@ -64,7 +64,7 @@ impl Sightings {
                 return Ok(());
             }
             needles.search(&window, |needle, offset| {
-                if offset + needles.needles[needle].len() > searched {
+                if offset + needles.all[needle].len() > searched {
                     self.add(needle, place, || format!("byte {}", window_offset + offset as u64));
                 }
             });

@@ -1,0 +1,85 @@
+//! Roles as child processes, as a testbed runs them.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use longhaul_http::client::HttpClient;
+use longhaul_http::net::{Net, TokioNet};
+use serde::Serialize;
+use tokio::process::{Child, Command};
+
+/// A running role; killed when dropped.
+pub(crate) struct Role {
+    child: Child,
+    /// Where it listens.
+    pub(crate) address: String,
+}
+
+impl Role {
+    /// Starts a role and waits until it is ready.
+    pub(crate) async fn start(
+        binary: &Path,
+        role: &str,
+        folder: &Path,
+        address: &str,
+        config: &impl Serialize,
+    ) -> anyhow::Result<Self> {
+        let file = folder.join(format!("{role}-{}.json", address.replace(':', "-")));
+        let document = serde_json::json!({ "role": config, "location": "bench" });
+        std::fs::write(&file, serde_json::to_vec(&document)?)?;
+        let log = std::fs::File::create(file.with_extension("log"))?;
+        let child = Command::new(binary)
+            .arg(role)
+            .arg("--config")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", binary.display()))?;
+        let role = Self { child, address: address.to_owned() };
+        role.ready().await?;
+        Ok(role)
+    }
+
+    async fn ready(&self) -> anyhow::Result<()> {
+        let client = HttpClient::new(Arc::new(TokioNet));
+        let second = Duration::from_secs(1);
+        for _ in 0..200 {
+            let request = http::Request::get("/readyz").body(bytes::Bytes::new())?;
+            if client.send(&self.address, request, second).await.is_ok_and(|answer| answer.status().is_success()) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        bail!("the role at {} is not ready after 10 s", self.address)
+    }
+
+    /// Resident memory, bytes.
+    pub(crate) fn resident_bytes(&self) -> anyhow::Result<u64> {
+        resident_bytes(self.child.id().context("the role has ended")?)
+    }
+
+    /// Ends it.
+    pub(crate) async fn stop(mut self) {
+        // It is gone either way when this returns.
+        let _ = self.child.kill().await;
+    }
+}
+
+/// Resident memory of a process, bytes.
+pub(crate) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+    let kib: u64 = line.split_whitespace().nth(1).context("no figure")?.parse()?;
+    Ok(kib * 1024)
+}
+
+/// A free port on loopback, for a role that is told its port.
+pub(crate) async fn free_address() -> anyhow::Result<String> {
+    Ok(TokioNet.bind("127.0.0.1:0").await?.address()?.to_string())
+}

@@ -1,0 +1,418 @@
+//! One suite of link behaviour for every driver. A driver that passes it may serve drills.
+//!
+//! Each case opens its own connections over the link of a [`Bench`], changes the link through its driver and returns one
+//! line with what it measured, or one line with what is wrong. The near end dials, the far end listens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use longhaul_core::link::{LinkPatch, LinkState};
+use longhaul_http::clock::SharedClock;
+use longhaul_http::net::{BoxIo, Listener, SharedNet};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+/// A direction of the link under test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the dialer to the listener.
+    There,
+    /// From the listener to the dialer.
+    Back,
+}
+
+/// What the suite needs from a driver.
+pub trait LinkDriver: Send + Sync {
+    /// Changes one direction; in force when it completes.
+    fn change(&self, direction: Direction, patch: LinkPatch) -> BoxFuture<'_, Result<(), String>>;
+    /// Puts both directions back to what is declared.
+    fn heal(&self) -> BoxFuture<'_, Result<(), String>>;
+}
+
+/// A link under test and both of its ends.
+pub struct Bench {
+    /// Sockets.
+    pub net: SharedNet,
+    /// Time.
+    pub clock: SharedClock,
+    /// Who changes the link.
+    pub driver: Arc<dyn LinkDriver>,
+    /// What the near end dials.
+    pub dial: String,
+    /// Where the far end listens.
+    pub listener: Listener,
+    /// Declared one-way delay there, milliseconds.
+    pub there_ms: f64,
+    /// Declared one-way delay back, milliseconds.
+    pub back_ms: f64,
+}
+
+/// One line with what was measured, or with what is wrong.
+pub type Finding = Result<String, String>;
+
+/// Nothing in the suite takes longer than this.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The other end of what a case waits for did not come.
+fn late(what: &str) -> String {
+    format!("{what} did not happen within {} s", PATIENCE.as_secs())
+}
+
+fn text(error: &std::io::Error) -> String {
+    error.to_string()
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+fn judge(holds: bool, finding: String) -> Finding {
+    if holds { Ok(finding) } else { Err(finding) }
+}
+
+impl Bench {
+    fn round_trip_ms(&self) -> f64 {
+        self.there_ms + self.back_ms
+    }
+
+    fn milliseconds_since(&self, start_ns: u64) -> f64 {
+        (self.clock.boot_ns() - start_ns) as f64 / 1e6
+    }
+
+    /// Opens a connection, both ends of it known to be open.
+    async fn open(&mut self) -> Result<(BoxIo, BoxIo), String> {
+        let opening = async {
+            let mut near = self.net.connect(&self.dial).await.map_err(|error| text(&error))?;
+            near.write_all(&[0]).await.map_err(|error| text(&error))?;
+            let (mut far, _) = self.listener.accept_io().await.map_err(|error| text(&error))?;
+            far.read_u8().await.map_err(|error| text(&error))?;
+            Ok((near, far))
+        };
+        timeout(PATIENCE, opening).await.map_err(|_| late("the opening of a connection"))?
+    }
+
+    /// One round trip of one byte over an open connection, milliseconds.
+    async fn ping(&self, near: &mut BoxIo, far: &mut BoxIo) -> Result<f64, String> {
+        let start_ns = self.clock.boot_ns();
+        let there_and_back = async {
+            tokio::try_join!(
+                async {
+                    near.write_all(&[1]).await?;
+                    near.read_u8().await
+                },
+                async {
+                    let byte = far.read_u8().await?;
+                    far.write_all(&[byte]).await
+                },
+            )
+            .map_err(|error| text(&error))
+        };
+        timeout(PATIENCE, there_and_back).await.map_err(|_| late("a round trip"))??;
+        Ok(self.milliseconds_since(start_ns))
+    }
+
+    async fn pings(&self, near: &mut BoxIo, far: &mut BoxIo, count: usize) -> Result<Vec<f64>, String> {
+        let mut figures = Vec::with_capacity(count);
+        for _ in 0..count {
+            figures.push(self.ping(near, far).await?);
+        }
+        Ok(figures)
+    }
+
+    async fn change(&self, direction: Direction, change: impl FnOnce(&mut LinkPatch)) -> Result<(), String> {
+        let mut patch = LinkPatch::default();
+        change(&mut patch);
+        self.driver.change(direction, patch).await
+    }
+
+    async fn heal(&self) -> Result<(), String> {
+        self.driver.heal().await
+    }
+}
+
+/// Whether anything (bytes, an end, a reset) comes within `wait`.
+async fn hears(io: &mut BoxIo, wait: Duration) -> bool {
+    timeout(wait, io.read_u8()).await.is_ok()
+}
+
+/// The median round trip is as declared, within the certificate's tolerance: in the best of three series, because a busy
+/// machine can delay a whole one.
+pub async fn round_trip(bench: &mut Bench) -> Finding {
+    let (mut near, mut far) = bench.open().await?;
+    let declared = bench.round_trip_ms();
+    let tolerance = crate::certificate::tolerance_ms(declared);
+    let mut measured = f64::INFINITY;
+    for _ in 0..3 {
+        let series = median(bench.pings(&mut near, &mut far, 40).await?);
+        if (series - declared).abs() < (measured - declared).abs() {
+            measured = series;
+        }
+        if (measured - declared).abs() <= tolerance {
+            break;
+        }
+    }
+    judge(
+        (measured - declared).abs() <= tolerance,
+        format!("round trip {measured:.3} ms, declared {declared:.3} ms (tolerance {tolerance:.2} ms)"),
+    )
+}
+
+/// The first answer on a new connection takes a second round trip: the handshake.
+pub async fn handshake(bench: &mut Bench) -> Finding {
+    let mut figures = Vec::new();
+    for _ in 0..5 {
+        let start_ns = bench.clock.boot_ns();
+        let (mut near, mut far) = bench.open().await?;
+        far.write_all(&[2]).await.map_err(|error| text(&error))?;
+        timeout(PATIENCE, near.read_u8()).await.map_err(|_| late("the answer"))?.map_err(|error| text(&error))?;
+        figures.push(bench.milliseconds_since(start_ns));
+    }
+    // The fastest one: it cannot be faster than the handshake lets it, and a busy machine makes others slower.
+    let measured = figures.into_iter().fold(f64::INFINITY, f64::min);
+    let expected = 2.0 * bench.round_trip_ms();
+    judge(
+        (-0.5..=5.0).contains(&(measured - expected)),
+        format!("first answer after {measured:.3} ms, two round trips are {expected:.3} ms"),
+    )
+}
+
+/// Delay does not cost throughput: `bytes` get across at `bytes_per_s_min` or more, the delay included.
+pub async fn throughput(bench: &mut Bench, bytes: usize, bytes_per_s_min: f64) -> Finding {
+    let (mut near, mut far) = bench.open().await?;
+    let start_ns = bench.clock.boot_ns();
+    let chunk = vec![7; 256 * 1024];
+    let transfer = async {
+        tokio::try_join!(
+            async {
+                let mut left = bytes;
+                while left > 0 {
+                    let count = left.min(chunk.len());
+                    near.write_all(&chunk[..count]).await?;
+                    left -= count;
+                }
+                Ok::<_, std::io::Error>(())
+            },
+            async {
+                let mut buffer = vec![0; 256 * 1024];
+                let mut left = bytes;
+                while left > 0 {
+                    match far.read(&mut buffer).await? {
+                        0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                        count => left -= count,
+                    }
+                }
+                Ok(())
+            },
+        )
+        .map_err(|error| text(&error))
+    };
+    timeout(PATIENCE, transfer).await.map_err(|_| late("the transfer"))??;
+    let seconds = bench.milliseconds_since(start_ns) / 1000.0;
+    let rate = bytes as f64 / seconds;
+    judge(
+        rate >= bytes_per_s_min,
+        format!(
+            "{:.1} MB/s over a round trip of {:.0} ms (at least {:.1} MB/s)",
+            rate / 1e6,
+            bench.round_trip_ms(),
+            bytes_per_s_min / 1e6
+        ),
+    )
+}
+
+/// A cut loses what is in flight; the connection stays dead and is reset once the link is up again.
+pub async fn cut_in_flight(bench: &mut Bench) -> Finding {
+    let (mut near, mut far) = bench.open().await?;
+    near.write_all(b"lost").await.map_err(|error| text(&error))?;
+    tokio::time::sleep(Duration::from_secs_f64(bench.there_ms / 2000.0)).await;
+    bench.change(Direction::There, |patch| patch.state = Some(LinkState::Cut)).await?;
+    let wait = Duration::from_secs_f64(bench.there_ms / 1000.0) + Duration::from_millis(150);
+    let arrived = hears(&mut far, wait).await;
+    let noticed = hears(&mut near, Duration::from_millis(50)).await;
+    bench.heal().await?;
+    let reset = timeout(PATIENCE, near.read_u8()).await.map_err(|_| late("the reset after the cut"))?.is_err();
+    judge(
+        !arrived && !noticed && reset,
+        format!("in flight arrived: {arrived}; dialer noticed the cut: {noticed}; reset after healing: {reset}"),
+    )
+}
+
+/// A cut in one direction leaves the other one alone.
+pub async fn one_way_cut(bench: &mut Bench) -> Finding {
+    let (mut near, mut far) = bench.open().await?;
+    bench.change(Direction::Back, |patch| patch.state = Some(LinkState::Cut)).await?;
+    near.write_all(&[3]).await.map_err(|error| text(&error))?;
+    let there = hears(&mut far, PATIENCE).await;
+    far.write_all(&[4]).await.map_err(|error| text(&error))?;
+    let wait = Duration::from_secs_f64(bench.back_ms / 1000.0) + Duration::from_millis(150);
+    let back = hears(&mut near, wait).await;
+    bench.heal().await?;
+    judge(there && !back, format!("request arrived: {there}; answer arrived: {back}"))
+}
+
+/// A connection that had nothing to say during a cut outlives it; one that was opened in it gets no answer.
+pub async fn idle_and_new_connections_in_a_cut(bench: &mut Bench) -> Finding {
+    let (mut near, mut far) = bench.open().await?;
+    for direction in [Direction::There, Direction::Back] {
+        bench.change(direction, |patch| patch.state = Some(LinkState::Cut)).await?;
+    }
+    let opened = timeout(Duration::from_millis(400), async {
+        let mut new = bench.net.connect(&bench.dial).await.map_err(|error| text(&error))?;
+        new.write_all(&[5]).await.map_err(|error| text(&error))?;
+        new.read_u8().await.map_err(|error| text(&error))
+    })
+    .await;
+    bench.heal().await?;
+    let outlived = bench.ping(&mut near, &mut far).await.is_ok();
+    let hung = opened.is_err();
+    judge(hung && outlived, format!("new connection hung: {hung}; idle connection outlived the cut: {outlived}"))
+}
+
+/// A new delay acts on connections that are open.
+pub async fn live_change(bench: &mut Bench) -> Finding {
+    let (mut near, mut far) = bench.open().await?;
+    let before = median(bench.pings(&mut near, &mut far, 9).await?);
+    let slower = bench.back_ms + 30.0;
+    bench.change(Direction::Back, |patch| patch.delay_ms = Some(slower)).await?;
+    let during = median(bench.pings(&mut near, &mut far, 9).await?);
+    bench.heal().await?;
+    let after = median(bench.pings(&mut near, &mut far, 9).await?);
+    judge(
+        (during - before - 30.0).abs() < 2.0 && (after - before).abs() < 2.0,
+        format!("round trip {before:.2} ms, {during:.2} ms with 30 ms more, {after:.2} ms after healing"),
+    )
+}
+
+/// A reset ends open connections at both ends, once.
+pub async fn reset(bench: &mut Bench) -> Finding {
+    let (mut near, mut far) = bench.open().await?;
+    bench.change(Direction::There, |patch| patch.reset = true).await?;
+    let ended = async { (near.read_u8().await.is_err(), far.read_u8().await.is_err()) };
+    let (near_ended, far_ended) = timeout(PATIENCE, ended).await.map_err(|_| late("the reset"))?;
+    let (mut near, mut far) = bench.open().await?;
+    let again = bench.ping(&mut near, &mut far).await.is_ok();
+    judge(
+        near_ended && far_ended && again,
+        format!("dialer reset: {near_ended}; listener reset: {far_ended}; a new connection works: {again}"),
+    )
+}
+
+/// Jitter moves round trips by about what is declared and leaves their middle where it was. Judged by quartiles, which a
+/// busy machine's outliers do not move.
+pub async fn jitter(bench: &mut Bench) -> Finding {
+    let (mut near, mut far) = bench.open().await?;
+    let deviation_ms = bench.there_ms / 5.0;
+    bench.change(Direction::There, |patch| patch.jitter_ms = Some(deviation_ms)).await?;
+    let mut figures = bench.pings(&mut near, &mut far, 160).await?;
+    bench.heal().await?;
+    figures.sort_by(f64::total_cmp);
+    let quartile = |quarters: usize| figures[figures.len() * quarters / 4];
+    // The quartiles of a normal distribution are 1.349 standard deviations apart.
+    let (middle, deviation) = (quartile(2), (quartile(3) - quartile(1)) / 1.349);
+    // The standard error of a median is 1.253 standard deviations over the root of the number; four of them, and what the
+    // machine adds.
+    let tolerance_ms = 4.0 * 1.253 * deviation_ms / (figures.len() as f64).sqrt() + 1.5;
+    let declared = bench.round_trip_ms();
+    judge(
+        (middle - declared).abs() <= tolerance_ms && (deviation / deviation_ms - 1.0).abs() < 0.5,
+        format!("median {middle:.2} of {declared:.2} ms, deviation {deviation:.2} of {deviation_ms:.2} ms"),
+    )
+}
+
+/// A rate bounds what gets through.
+pub async fn rate(bench: &mut Bench) -> Finding {
+    let (mut near, mut far) = bench.open().await?;
+    bench.change(Direction::There, |patch| patch.rate_kbit = Some(4000)).await?;
+    let bytes = vec![8; 250_000];
+    let start_ns = bench.clock.boot_ns();
+    let mut received = vec![0; bytes.len()];
+    let transfer = async { tokio::try_join!(near.write_all(&bytes), far.read_exact(&mut received)) };
+    timeout(PATIENCE, transfer).await.map_err(|_| late("the transfer"))?.map_err(|error| text(&error))?;
+    let milliseconds = bench.milliseconds_since(start_ns) - bench.there_ms;
+    bench.heal().await?;
+    judge(
+        (milliseconds / 500.0 - 1.0).abs() < 0.1 && received == bytes,
+        format!("250 kB at 4 Mbit/s took {milliseconds:.0} ms (500 ms)"),
+    )
+}
+
+/// A loss stalls the connection for a retransmission timeout, about as often as declared, and loses nothing.
+pub async fn loss(bench: &mut Bench) -> Finding {
+    let (mut near, mut far) = bench.open().await?;
+    bench.change(Direction::There, |patch| patch.loss = Some(0.2)).await?;
+    let figures = bench.pings(&mut near, &mut far, 40).await?;
+    bench.heal().await?;
+    let limit = bench.round_trip_ms() + 150.0;
+    let stalled = figures.iter().filter(|figure| **figure > limit).count();
+    judge((1..=20).contains(&stalled), format!("{stalled} of 40 round trips stalled at a loss of 20 %"))
+}
+
+/// The end of a direction travels with the delay and leaves the other direction open.
+pub async fn half_close(bench: &mut Bench) -> Finding {
+    let (mut near, mut far) = bench.open().await?;
+    let start_ns = bench.clock.boot_ns();
+    near.write_all(b"all").await.map_err(|error| text(&error))?;
+    near.shutdown().await.map_err(|error| text(&error))?;
+    let mut received = Vec::new();
+    timeout(PATIENCE, far.read_to_end(&mut received))
+        .await
+        .map_err(|_| late("the end of the direction"))?
+        .map_err(|error| text(&error))?;
+    let milliseconds = bench.milliseconds_since(start_ns);
+    far.write_all(b"answer").await.map_err(|error| text(&error))?;
+    drop(far);
+    let mut answer = Vec::new();
+    timeout(PATIENCE, near.read_to_end(&mut answer))
+        .await
+        .map_err(|_| late("the answer"))?
+        .map_err(|error| text(&error))?;
+    judge(
+        received == b"all" && answer == b"answer" && milliseconds >= bench.there_ms - 0.5,
+        format!("the end arrived after {milliseconds:.2} ms (delay {:.2} ms), then the answer", bench.there_ms),
+    )
+}
+
+/// A flapping link loses what is sent while it is down, and carries new connections while it is up.
+pub async fn flap(bench: &mut Bench) -> Finding {
+    let (mut near, _far) = bench.open().await?;
+    bench.change(Direction::There, |patch| patch.flap_ms = Some(150)).await?;
+    // Something is sent in every phase, so the connection dies in the first cut and is reset at the end of it.
+    let died = timeout(PATIENCE, async {
+        while near.write_all(&[6]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    died.map_err(|_| late("the reset by the flap"))?;
+    let mut opened = 0;
+    for _ in 0..20 {
+        let attempt = timeout(Duration::from_millis(100), async {
+            let mut new = bench.net.connect(&bench.dial).await?;
+            new.write_all(&[7]).await?;
+            let (mut far, _) = bench.listener.accept_io().await?;
+            far.read_u8().await
+        });
+        opened += usize::from(matches!(attempt.await, Ok(Ok(_))));
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    bench.change(Direction::There, |patch| patch.flap_ms = Some(0)).await?;
+    let (mut near, mut far) = bench.open().await?;
+    let calm = bench.ping(&mut near, &mut far).await.is_ok();
+    judge((1..20).contains(&opened) && calm, format!("{opened} of 20 attempts opened; calm afterwards: {calm}"))
+}
+
+/// A dialer whose target refuses sees a reset, one round trip later.
+pub async fn refused_target(bench: Bench) -> Finding {
+    let Bench { net, clock, dial, listener, there_ms, back_ms, .. } = bench;
+    drop(listener);
+    let start_ns = clock.boot_ns();
+    let mut near = net.connect(&dial).await.map_err(|error| text(&error))?;
+    let refused = timeout(PATIENCE, near.read_u8()).await.map_err(|_| late("the refusal"))?.is_err();
+    let milliseconds = (clock.boot_ns() - start_ns) as f64 / 1e6;
+    judge(
+        refused && milliseconds >= there_ms + back_ms - 0.5,
+        format!("reset: {refused}, after {milliseconds:.2} ms (round trip {:.2} ms)", there_ms + back_ms),
+    )
+}

@@ -1,0 +1,102 @@
+//! Measures the round trip of each directed pair by asking the locations to measure each other over their links.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use longhaul_core::ids::LocationName;
+use longhaul_http::client::{CallError, HttpClient};
+use longhaul_http::wire::probe::{PROBE_MEASURE_PATH, ProbeRequest, ProbeResult};
+
+use crate::certificate::Measurements;
+
+/// Pairs measured at the same time. Probes are small, so they hardly disturb each other.
+const CONCURRENT_PAIRS: usize = 8;
+
+/// One directed pair to measure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// Who measures.
+    pub from: LocationName,
+    /// Who answers.
+    pub to: LocationName,
+    /// Where the measuring location is reached by whoever asks, `host:port`.
+    pub prober: String,
+    /// What the measuring location dials for the other one: the relay's address for this pair, `host:port`.
+    pub address: String,
+}
+
+/// A pair that was not measured, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("the link from {from} to {to} was not measured: {error}")]
+pub struct ProbeError {
+    /// Who was to measure.
+    pub from: LocationName,
+    /// Who was to answer.
+    pub to: LocationName,
+    /// Why not.
+    pub error: CallError,
+}
+
+/// The median of round trips, milliseconds; `None` without any.
+pub fn median_ms(mut round_trips_ms: Vec<f64>) -> Option<f64> {
+    round_trips_ms.sort_by(f64::total_cmp);
+    let middle = round_trips_ms.len() / 2;
+    match round_trips_ms.len() {
+        0 => None,
+        odd if odd % 2 == 1 => Some(round_trips_ms[middle]),
+        _ => Some(f64::midpoint(round_trips_ms[middle - 1], round_trips_ms[middle])),
+    }
+}
+
+/// The median round trip of one pair over one warm connection, milliseconds. `deadline` is for each exchange.
+pub async fn measure(
+    client: &HttpClient,
+    pair: &Pair,
+    samples: u32,
+    deadline: Duration,
+) -> Result<Option<f64>, ProbeError> {
+    let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+    let request = ProbeRequest { address: pair.address.clone(), samples, deadline_ms };
+    // The exchange that opens the connection comes first and takes two round trips.
+    let whole = deadline.saturating_mul(samples.saturating_add(2));
+    match client.post::<_, ProbeResult>(&pair.prober, PROBE_MEASURE_PATH, &request, whole).await {
+        Ok(result) => Ok(median_ms(result.round_trips_ms)),
+        Err(error) => Err(ProbeError { from: pair.from.clone(), to: pair.to.clone(), error }),
+    }
+}
+
+/// Measures every pair, some at a time. Pairs that do not answer are missing in the measurements, and named beside them.
+pub async fn survey(
+    client: &HttpClient,
+    pairs: &[Pair],
+    samples: u32,
+    deadline: Duration,
+) -> (Measurements, Vec<ProbeError>) {
+    let mut measurements = Measurements::new();
+    let mut failures = Vec::new();
+    let mut answers = futures::stream::iter(pairs)
+        .map(|pair| async move { (pair, measure(client, pair, samples, deadline).await) })
+        .buffer_unordered(CONCURRENT_PAIRS);
+    while let Some((pair, answer)) = answers.next().await {
+        match answer {
+            Ok(Some(figure)) => {
+                measurements.insert((pair.from.clone(), pair.to.clone()), figure);
+            }
+            Ok(None) => {}
+            Err(error) => failures.push(error),
+        }
+    }
+    (measurements, failures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_or_the_mean_of_the_two_middle_ones() {
+        assert_eq!(median_ms(vec![]), None);
+        assert_eq!(median_ms(vec![9.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median_ms(vec![4.0, 1.0, 9.0, 2.0]), Some(3.0));
+    }
+}

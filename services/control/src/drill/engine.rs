@@ -1,0 +1,276 @@
+//! The engine: one drill from the first look at the testbed to the report.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use http::{HeaderMap, Method};
+use longhaul_core::limits::CONTROL_DEADLINE;
+use longhaul_core::plan::{DrillPlan, Step};
+use longhaul_core::report::{LinkCheck, RunReport};
+use longhaul_http::trace;
+use longhaul_http::wire::control::EventKind;
+use longhaul_http::wire::drills::{DrillPhase, EdgeProgress};
+use longhaul_http::wire::traffic::{
+    Findings, JudgeRequest, RUNS_PATH, RunProgress, RunRequest, RunStarted, RunState, run_judge_path, run_path,
+    run_stop_path,
+};
+
+use super::assemble::{Facts, assemble, cost};
+use super::evidence::{Evidence, StepResult, marks};
+use super::prepare::{prepare, wait_ready};
+use super::certificate;
+use crate::faults::{changes_regime, describe, heals};
+use crate::state::Control;
+
+/// How often the progress of traffic is looked at.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+/// How often gateways and regions are asked for evidence (every n-th look at progress).
+const EVIDENCE_EVERY: u32 = 4;
+/// How long the last operations may take beyond their own deadline.
+const LAST_OPERATIONS: Duration = Duration::from_secs(30);
+/// How long regions may take to serve again after everything was healed.
+const RETURN_DEADLINE: Duration = Duration::from_secs(30);
+/// How long the judge may take to gather evidence, beyond the settling.
+const EVIDENCE_DEADLINE: Duration = Duration::from_secs(180);
+
+/// Runs a drill. Answers with the report and the regime changes that happened. The error is one line; the testbed is
+/// healed and its traffic stopped in any case.
+pub(crate) async fn run(control: &Arc<Control>, id: &str, plan: &DrillPlan) -> Result<(RunReport, Vec<String>), String> {
+    let root = control.traces.root();
+    let mut headers = HeaderMap::new();
+    trace::inject(&mut headers, root);
+    let mut drill = Drill { control, id, plan, headers, run: None, evidence: Evidence::default() };
+    let result = drill.run(trace::trace_id_text(root)).await;
+    if let Err(reason) = &result {
+        control.events.record(EventKind::Drill, None, format!("drill {}: {reason}", plan.name));
+        drill.clean_up().await;
+    }
+    result
+}
+
+struct Drill<'a> {
+    control: &'a Arc<Control>,
+    id: &'a str,
+    plan: &'a DrillPlan,
+    headers: HeaderMap,
+    /// The run of traffic, once it was started and until it was judged.
+    run: Option<RunStarted>,
+    evidence: Evidence,
+}
+
+impl Drill<'_> {
+    fn phase(&self, phase: DrillPhase) {
+        self.control.drills.phase(self.id, phase);
+        let text = format!("drill {}: {}", self.plan.name, phase.as_str());
+        self.control.events.record(EventKind::Drill, None, text);
+    }
+
+    async fn run(&mut self, trace_id: String) -> Result<(RunReport, Vec<String>), String> {
+        let control = self.control;
+        self.phase(DrillPhase::Prepare);
+        prepare(control, self.plan, &self.headers).await?;
+        self.phase(DrillPhase::CertificateBefore);
+        let before = self.measure().await?;
+        let bytes_before = control.link_bytes().await;
+        let run = self.start_traffic().await?;
+        self.phase(DrillPhase::WarmUp);
+        let started = run.start_boot_ns;
+        let (steps, ()) = {
+            let evidence = std::mem::take(&mut self.evidence);
+            let (steps, followed) = futures::future::join(self.steps(started), self.follow(&run, evidence)).await;
+            self.evidence = followed?;
+            (steps, ())
+        };
+        let bytes_after = control.link_bytes().await;
+        self.phase(DrillPhase::Settle);
+        let mut failures = Vec::new();
+        failures.extend(control.heal_all().await.trouble);
+        if let Err(reason) = wait_ready(control, RETURN_DEADLINE).await {
+            failures.push(format!("after everything was healed: {reason}"));
+        }
+        self.evidence.gather(control).await;
+        self.phase(DrillPhase::Judge);
+        let findings = self.judge(&run, &steps).await?;
+        self.phase(DrillPhase::CertificateAfter);
+        let after = self.measure().await?;
+        let mut invalid = Vec::new();
+        for step in &steps {
+            let Some(trouble) = &step.trouble else { continue };
+            let line = format!("step {} ({}): {trouble}", step.number, describe(&step.action));
+            if changes_regime(&step.action) { &mut failures } else { &mut invalid }.push(line);
+        }
+        let facts = Facts {
+            links: certificate::join(before, &after),
+            invalid,
+            failures,
+            cost: cost(&bytes_before, &bytes_after, &control.config),
+            world: control.world.kind().to_owned(),
+            trace_id: Some(trace_id),
+        };
+        let changes = self.evidence.changes(started).into_iter().map(|change| change.id).collect();
+        let report = assemble(self.plan, &control.config, findings, facts);
+        let text = format!("drill {}: {:?}", self.plan.name, report.verdict).to_lowercase();
+        control.events.record(EventKind::Drill, None, text);
+        Ok((report, changes))
+    }
+
+    async fn measure(&self) -> Result<Vec<LinkCheck>, String> {
+        self.control.world.measure_links().await.map_err(|error| format!("the links cannot be measured: {error}"))
+    }
+
+    async fn start_traffic(&mut self) -> Result<RunStarted, String> {
+        let control = self.control;
+        let request = RunRequest {
+            workload: self.plan.traffic.clone(),
+            edges: control.edge_targets(),
+            regions: control.region_targets(),
+            seed: self.plan.seed,
+            warm_up_s: self.plan.warm_up_s,
+            duration_s: self.plan.duration_s,
+            mode: self.plan.regime.mode,
+            run_key: control.ids.next().to_string(),
+        };
+        let started = control
+            .ask_traffic::<_, RunStarted>(Method::POST, RUNS_PATH, self.headers.clone(), Some(&request), CONTROL_DEADLINE)
+            .await
+            .map_err(|problem| format!("traffic cannot be started: {}", problem.detail))?;
+        self.run = Some(started.clone());
+        Ok(started)
+    }
+
+    async fn until(&self, boot_ns: u64) {
+        let left = boot_ns.saturating_sub(self.control.clock.boot_ns());
+        tokio::time::sleep(Duration::from_nanos(left)).await;
+    }
+
+    /// Carries the steps out on time, one after the other, and verifies each beside those that follow.
+    async fn steps(&self, started: u64) -> Vec<StepResult> {
+        self.until(started).await;
+        self.phase(DrillPhase::Run);
+        let mut results = Vec::new();
+        let mut proofs = FuturesUnordered::new();
+        for (number, step) in self.plan.steps.iter().enumerate().map(|(index, step)| (index + 1, step)) {
+            let due = self.until(started + (step.at_s * 1e9) as u64);
+            let mut due = std::pin::pin!(due);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = &mut due => break,
+                    Some(result) = proofs.next() => results.push(result),
+                }
+            }
+            match self.act(number, step).await {
+                Ok(acted) => proofs.push(self.prove(number, step, acted)),
+                Err(failed) => results.push(failed),
+            }
+        }
+        while let Some(result) = proofs.next().await {
+            results.push(result);
+        }
+        results.sort_by_key(|result| result.number);
+        results
+    }
+
+    async fn act(&self, number: usize, step: &Step) -> Result<crate::faults::Acted, StepResult> {
+        self.control.act(&step.action, self.headers.clone()).await.map_err(|problem| {
+            let missing =
+                if problem.missing.is_empty() { String::new() } else { format!(" ({})", problem.missing.join("; ")) };
+            let trouble = Some(format!("{}{missing}", problem.detail));
+            self.control.events.record(EventKind::Drill, None, format!("step {number} failed: {}", problem.detail));
+            StepResult { number, fault: None, action: step.action.clone(), change: None, trouble }
+        })
+    }
+
+    async fn prove(&self, number: usize, step: &Step, acted: crate::faults::Acted) -> StepResult {
+        let change = acted.change.clone();
+        let recorded = acted.fault.clone();
+        let action = if heals(&step.action) { step.action.clone() } else { recorded.action.clone() };
+        match self.control.verify(acted).await {
+            Ok(fault) => StepResult { number, fault: Some(fault), action, change, trouble: None },
+            Err(problem) => {
+                self.control.events.record(EventKind::Drill, None, format!("step {number}: {}", problem.detail));
+                StepResult { number, fault: Some(recorded), action, change, trouble: Some(problem.detail) }
+            }
+        }
+    }
+
+    /// Follows the traffic until every operation has its outcome, and gathers evidence meanwhile.
+    async fn follow(&self, run: &RunStarted, mut evidence: Evidence) -> Result<Evidence, String> {
+        let control = self.control;
+        let length = Duration::from_secs_f64(self.plan.duration_s) + Duration::from_millis(self.plan.traffic.deadline_ms);
+        let end = run.start_boot_ns + u64::try_from((length + LAST_OPERATIONS).as_nanos()).unwrap_or(u64::MAX);
+        let path = run_path(&run.id);
+        for look in 0_u32.. {
+            let answer = control
+                .ask_traffic::<(), RunProgress>(Method::GET, &path, HeaderMap::new(), None, CONTROL_DEADLINE)
+                .await;
+            match answer {
+                Ok(progress) => {
+                    let finished = progress.state != RunState::Warming && progress.state != RunState::Running;
+                    control.drills.progress(self.id, progress.elapsed_s, edges(&progress));
+                    if finished {
+                        break;
+                    }
+                }
+                Err(problem) => tracing::debug!(detail = problem.detail, "traffic does not tell its progress"),
+            }
+            if control.clock.boot_ns() > end {
+                return Err(format!("traffic did not end within {} s", (length + LAST_OPERATIONS).as_secs()));
+            }
+            if look % EVIDENCE_EVERY == 0 {
+                evidence.gather(control).await;
+            }
+            tokio::time::sleep(PROGRESS_INTERVAL).await;
+        }
+        evidence.gather(control).await;
+        Ok(evidence)
+    }
+
+    async fn judge(&mut self, run: &RunStarted, steps: &[StepResult]) -> Result<Findings, String> {
+        let request = JudgeRequest {
+            faults: marks(steps, self.control),
+            changes: self.evidence.changes(run.start_boot_ns),
+            gateway_adoptions: self.evidence.adoptions(run.start_boot_ns),
+            start_mode: self.plan.regime.mode,
+            durability: self.plan.regime.durability,
+            modes: self.evidence.modes(steps),
+            settle_s: self.plan.settle_s,
+            regions_expected_down: Vec::new(),
+        };
+        let deadline = Duration::from_secs_f64(self.plan.settle_s) + EVIDENCE_DEADLINE;
+        let findings = self
+            .control
+            .ask_traffic(Method::POST, &run_judge_path(&run.id), self.headers.clone(), Some(&request), deadline)
+            .await
+            .map_err(|problem| format!("the run cannot be judged: {}", problem.detail))?;
+        self.run = None;
+        Ok(findings)
+    }
+
+    /// After a failure: no traffic, no faults.
+    async fn clean_up(&self) {
+        if let Some(run) = &self.run {
+            let stopped = self
+                .control
+                .ask_traffic::<(), RunProgress>(Method::POST, &run_stop_path(&run.id), HeaderMap::new(), None, CONTROL_DEADLINE)
+                .await;
+            if let Err(problem) = stopped {
+                tracing::warn!(detail = problem.detail, "the traffic of a failed drill cannot be stopped");
+            }
+        }
+        for trouble in self.control.heal_all().await.trouble {
+            tracing::warn!(trouble, "a fault of a failed drill cannot be healed");
+        }
+    }
+}
+
+fn edges(progress: &RunProgress) -> BTreeMap<String, EdgeProgress> {
+    let edge = |(name, edge): (&String, &longhaul_http::wire::traffic::EdgeProgress)| {
+        let finished = edge.ok + edge.failed + edge.unknown;
+        (name.clone(), EdgeProgress { finished, ok_share: edge.ok_share, p50_ms: edge.p50_ms })
+    };
+    progress.edges.iter().map(edge).collect()
+}

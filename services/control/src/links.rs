@@ -1,0 +1,121 @@
+//! Links, through their agents.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, Method};
+use longhaul_core::error_code::ErrorCode;
+use longhaul_core::ids::LocationName;
+use longhaul_core::limits::CONTROL_DEADLINE;
+use longhaul_core::link::LinkPatch;
+use longhaul_http::problem::Problem;
+use longhaul_http::wire::links::{
+    LINK_BYTES_PATH, LINKS_PATH, LINKS_RESET_PATH, LinkBytesView, LinkView, link_path,
+};
+
+use crate::regions::problem;
+use crate::state::Control;
+
+/// Bytes by directed pair and cause.
+pub(crate) type LinkBytesTable = BTreeMap<(String, String), BTreeMap<String, u64>>;
+
+impl Control {
+    fn agent(&self, from: &str, to: &str) -> Result<String, Problem> {
+        let location = |name: &str| -> Result<LocationName, Problem> {
+            let known = self.config.topology.locations.iter().find(|location| location.name.as_str() == name);
+            known.map(|location| location.name.clone()).ok_or_else(|| {
+                let names: Vec<_> = self.config.topology.locations.iter().map(|l| l.name.to_string()).collect();
+                let detail = format!("{name:?} is no location of this testbed; use one of {}", names.join(", "));
+                Problem::new(ErrorCode::UnknownName, detail)
+            })
+        };
+        let (from_name, to_name) = (location(from)?, location(to)?);
+        self.world.link_agent(&from_name, &to_name).ok_or_else(|| {
+            let detail = format!("there is no link from {from} to {to}; see /v1/links");
+            Problem::new(ErrorCode::UnknownName, detail)
+        })
+    }
+
+    /// Every directed link as it is now.
+    pub(crate) async fn link_views(&self) -> Result<Vec<LinkView>, Problem> {
+        let mut links = Vec::new();
+        for agent in self.world.link_agents() {
+            let some: Vec<LinkView> = self
+                .client
+                .get(&agent, LINKS_PATH, CONTROL_DEADLINE)
+                .await
+                .map_err(|error| problem("the agent of the links", &error))?;
+            links.extend(some);
+        }
+        Ok(links)
+    }
+
+    /// One directed link as it is now.
+    pub(crate) async fn link_view(&self, from: &str, to: &str) -> Result<LinkView, Problem> {
+        let agent = self.agent(from, to)?;
+        let answer = self.client.get(&agent, &link_path(from, to), CONTROL_DEADLINE).await;
+        answer.map_err(|error| problem("the agent of the links", &error))
+    }
+
+    /// Changes one directed link; it is as answered from then on.
+    pub(crate) async fn patch_link(&self, from: &str, to: &str, patch: &LinkPatch) -> Result<LinkView, Problem> {
+        patch.validate().map_err(|error| Problem::new(ErrorCode::BadRequest, error.to_string()))?;
+        let agent = self.agent(from, to)?;
+        let path = link_path(from, to);
+        let answer = self.client.json(Method::PATCH, &agent, &path, HeaderMap::new(), Some(patch), CONTROL_DEADLINE).await;
+        answer.map_err(|error| problem("the agent of the links", &error))
+    }
+
+    /// The patch that puts a link back to what the topology declares.
+    pub(crate) fn declared_patch(&self, from: &str, to: &str) -> Option<LinkPatch> {
+        let topology = &self.config.topology;
+        let ((_, _), link) = topology.links.iter().find(|((a, b), _)| a.as_str() == from && b.as_str() == to)?;
+        Some(LinkPatch {
+            delay_ms: Some(link.profile.delay_ms),
+            jitter_ms: Some(link.profile.jitter_ms),
+            loss: Some(link.profile.loss),
+            rate_kbit: Some(link.profile.rate_kbit.unwrap_or(0)),
+            state: Some(link.profile.state),
+            reset: false,
+            flap_ms: Some(0),
+        })
+    }
+
+    /// Changes several links at once; the first refusal is the answer.
+    pub(crate) async fn patch_links(&self, changes: &[(String, String, LinkPatch)]) -> Result<Vec<LinkView>, Problem> {
+        let patches = changes.iter().map(|(from, to, patch)| self.patch_link(from, to, patch));
+        futures::future::join_all(patches).await.into_iter().collect()
+    }
+
+    /// Puts every link back to its declared profile.
+    pub(crate) async fn restore_all_links(&self) -> Result<(), Problem> {
+        for agent in self.world.link_agents() {
+            let _: Vec<LinkView> = self
+                .client
+                .json::<(), _>(Method::POST, &agent, LINKS_RESET_PATH, HeaderMap::new(), None, CONTROL_DEADLINE)
+                .await
+                .map_err(|error| problem("the agent of the links", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Every directed pair that begins or ends at a location.
+    pub(crate) fn pairs_of(&self, location: &str) -> Vec<(String, String)> {
+        let pairs = self.config.topology.links.keys();
+        pairs
+            .filter(|(from, to)| from.as_str() == location || to.as_str() == location)
+            .map(|(from, to)| (from.to_string(), to.to_string()))
+            .collect()
+    }
+
+    /// What crossed each link since the testbed started. Agents that do not answer are left out.
+    pub(crate) async fn link_bytes(&self) -> LinkBytesTable {
+        let mut table = LinkBytesTable::new();
+        for agent in self.world.link_agents() {
+            match self.client.get::<Vec<LinkBytesView>>(&agent, LINK_BYTES_PATH, CONTROL_DEADLINE).await {
+                Ok(links) => table.extend(links.into_iter().map(|link| ((link.from, link.to), link.bytes))),
+                Err(error) => tracing::warn!(%error, "cannot read the bytes of links"),
+            }
+        }
+        table
+    }
+}

@@ -1,0 +1,105 @@
+//! The watch: looks at every region again and again, and turns what changed into events.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use longhaul_core::limits::WATCH_INTERVAL;
+use longhaul_core::regime::Regime;
+use longhaul_http::wire::control::{EventKind, RegimeView};
+use longhaul_http::wire::regime::REGIME_PATH;
+use longhaul_http::wire::status::{RegionStatus, STATUS_PATH};
+use tokio::time::MissedTickBehavior;
+
+use crate::state::Control;
+
+/// What was seen last.
+#[derive(Default)]
+struct Seen {
+    epoch: u64,
+    roles: BTreeMap<String, Option<String>>,
+}
+
+/// Watches until control closes.
+pub(crate) async fn watch(control: Arc<Control>) {
+    let mut seen = Seen::default();
+    let mut tick = tokio::time::interval(WATCH_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = control.stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let (statuses, regimes) = tokio::select! {
+            biased;
+            () = control.stop.cancelled() => return,
+            both = futures::future::join(
+                control.ask_all::<RegionStatus>(STATUS_PATH),
+                control.ask_all::<Regime>(REGIME_PATH),
+            ) => both,
+        };
+        let roles = statuses.into_iter().map(|(region, answer)| (region, answer.ok().map(|status| status.role))).collect();
+        for (kind, region, text) in seen.roles(roles) {
+            control.events.record(kind, Some(&region), text);
+        }
+        let highest = regimes.into_values().filter_map(Result::ok).max_by_key(|regime| regime.epoch);
+        if let Some(regime) = highest
+            && let Some(text) = seen.regime(&RegimeView::new(&regime, &control.config.topology))
+        {
+            control.events.record(EventKind::Regime, None, text);
+        }
+    }
+}
+
+impl Seen {
+    fn roles(&mut self, now: BTreeMap<String, Option<String>>) -> Vec<(EventKind, String, String)> {
+        let mut events = Vec::new();
+        for (region, role) in &now {
+            let event = match (self.roles.get(region), role) {
+                (Some(before), now) if before == now => continue,
+                (None | Some(None), Some(role)) => (EventKind::Region, format!("{region} answers, as {role}")),
+                (Some(Some(before)), Some(role)) => (EventKind::Role, format!("{region} is {role}, was {before}")),
+                (Some(Some(before)), None) => (EventKind::Region, format!("{region} does not answer, was {before}")),
+                (None | Some(None), None) => continue,
+            };
+            events.push((event.0, region.clone(), event.1));
+        }
+        self.roles = now;
+        events
+    }
+
+    fn regime(&mut self, view: &RegimeView) -> Option<String> {
+        if view.epoch <= self.epoch {
+            return None;
+        }
+        self.epoch = view.epoch;
+        let mut text = format!("epoch {}: {}", view.epoch, view.mode);
+        if let Some(primary) = &view.primary {
+            text.push_str(&format!(" {}, primary {primary}", view.durability));
+        }
+        if let Some(transition) = &view.transition {
+            text.push_str(&format!(", on the way to {} ({:?})", transition.mode, transition.stage));
+        }
+        Some(format!("{text}: {}", view.reason))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roles(roles: &[(&str, Option<&str>)]) -> BTreeMap<String, Option<String>> {
+        roles.iter().map(|(region, role)| ((*region).to_owned(), role.map(str::to_owned))).collect()
+    }
+
+    #[test]
+    fn only_what_changed_is_told() {
+        let mut seen = Seen::default();
+        assert_eq!(seen.roles(roles(&[("a", Some("primary")), ("b", None)])).len(), 1);
+        assert_eq!(seen.roles(roles(&[("a", Some("primary")), ("b", None)])), []);
+        let events = seen.roles(roles(&[("a", Some("fenced")), ("b", Some("follower"))]));
+        assert_eq!(events[0], (EventKind::Role, "a".into(), "a is fenced, was primary".into()));
+        assert_eq!(events[1].0, EventKind::Region);
+        assert_eq!(seen.roles(roles(&[("a", None), ("b", Some("follower"))]))[0].0, EventKind::Region);
+    }
+}

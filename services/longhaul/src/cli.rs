@@ -1,0 +1,260 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use longhaul_core::regime::{Durability, Mode};
+
+use crate::outcome::Outcome;
+
+const EXAMPLES: &str = "\
+Examples:
+  longhaul                                        lose a region, with traffic; ends in a verdict
+  longhaul up                                     a testbed to play with: http://127.0.0.1:8080/docs
+  longhaul drill switchover --durability 'semi(1)'
+  longhaul drill my-plan.toml --topology my-regions.toml --report out
+  longhaul drill region-loss --target http://127.0.0.1:8080
+  longhaul compare region-loss --json             the same plan in every mode, side by side
+  longhaul topology show three-continents
+
+Exit status: 0 expectations met, 1 not met, 2 invalid run or bad input (one line on standard error says why).";
+
+const DRILL_EXAMPLES: &str = "\
+Examples:
+  longhaul drill region-loss
+  longhaul drill region-loss --mode active-active --seed 7
+  longhaul drill my-plan.toml --report out --json
+
+Shipped drills: region-loss, switchover, failback, link-cut, partial-partition, flapping-link, slow-link, mode-tour,
+clock-skew, gateway-loss, control-loss. A path to a TOML file runs a drill of your own.";
+
+/// A testbed for multi-region systems: regions with real latency between them, switchable replication, faults on
+/// purpose, and a verdict from what clients saw.
+#[derive(Debug, Parser)]
+#[command(name = "longhaul", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    drill: RunArgs,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a testbed and keep it until Ctrl-C
+    #[command(after_help = "Examples:\n  longhaul up\n  longhaul up --topology two-regions --data ./data --port 9000")]
+    Up(UpArgs),
+    /// Run a drill: traffic, faults, verdict
+    #[command(after_help = DRILL_EXAMPLES)]
+    Drill {
+        /// A shipped drill's name, or a path to a TOML file
+        #[arg(value_name = "PLAN")]
+        plan: String,
+        #[command(flatten)]
+        args: RunArgs,
+    },
+    /// Run one plan, seed and workload in every mode and durability, side by side
+    #[command(after_help = "Examples:\n  longhaul compare region-loss\n  longhaul compare slow-link --seed 3 --json > comparison.json")]
+    Compare {
+        /// A shipped drill's name, or a path to a TOML file
+        #[arg(value_name = "PLAN")]
+        plan: String,
+        #[command(flatten)]
+        args: CompareArgs,
+    },
+    /// Check or show a topology
+    #[command(subcommand, after_help = "Examples:\n  longhaul topology check my-regions.toml\n  longhaul topology show five-azure")]
+    Topology(TopologyCommand),
+    /// Write the OpenAPI documents of every role
+    #[command(after_help = "Example:\n  longhaul openapi --out openapi")]
+    Openapi {
+        /// The folder to write to
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Run a region's API and store
+    #[command(hide = true)]
+    Region(RoleArgs),
+    /// Run an edge's gateway
+    #[command(hide = true)]
+    Gateway(RoleArgs),
+    /// Run users
+    #[command(hide = true)]
+    Traffic(RoleArgs),
+    /// Run links
+    #[command(hide = true)]
+    Link(RoleArgs),
+}
+
+/// Topologies.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopologyCommand {
+    /// Read a topology and say whether it can be used
+    Check {
+        /// A shipped topology's name, or a path to a TOML file
+        #[arg(value_name = "FILE")]
+        topology: String,
+    },
+    /// Print locations and links, each figure with its source
+    Show {
+        /// A shipped topology's name, or a path to a TOML file
+        #[arg(value_name = "FILE")]
+        topology: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Where and how a testbed starts.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct TestbedArgs {
+    /// A shipped topology's name or a path; the plan's own if absent
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) topology: Option<String>,
+    /// Where stores and logs lie; a temporary folder if absent
+    #[arg(long, value_name = "DIR", env = "LONGHAUL_DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// Port of control on 127.0.0.1 (`up`: 8080, otherwise any free one)
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", env = "LONGHAUL_SEED")]
+    pub(crate) seed: Option<u64>,
+    /// Where to send traces (OTLP over HTTP), for example http://127.0.0.1:4318
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true)]
+    pub(crate) otlp: Option<String>,
+}
+
+/// `up`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) testbed: TestbedArgs,
+    /// The mode at the start
+    #[arg(long, value_name = "MODE", default_value = "active-passive")]
+    pub(crate) mode: Mode,
+    /// The durability at the start (active-passive): local, semi(K), sync
+    #[arg(long, value_name = "DURABILITY", default_value = "local")]
+    pub(crate) durability: Durability,
+}
+
+/// Where reports go.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ReportArgs {
+    /// Folder of the report; reports/PLAN-YYYYMMDD-HHMMSS if absent
+    #[arg(long, value_name = "DIR")]
+    pub(crate) report: Option<PathBuf>,
+    /// Print JSON on standard output, and nothing else there
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Use the running testbed whose control is there, instead of a fresh one
+    #[arg(long, value_name = "URL")]
+    pub(crate) target: Option<String>,
+}
+
+/// `drill`.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) testbed: TestbedArgs,
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
+    /// Another mode at the start: active-passive, active-active, regional-isolation
+    #[arg(long, value_name = "MODE")]
+    pub(crate) mode: Option<Mode>,
+    /// Another durability at the start (active-passive): local, semi(K), sync
+    #[arg(long, value_name = "DURABILITY")]
+    pub(crate) durability: Option<Durability>,
+}
+
+/// `compare`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CompareArgs {
+    #[command(flatten)]
+    pub(crate) testbed: TestbedArgs,
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
+    /// Only this mode
+    #[arg(long, value_name = "MODE")]
+    pub(crate) mode: Option<Mode>,
+    /// Only this durability
+    #[arg(long, value_name = "DURABILITY")]
+    pub(crate) durability: Option<Durability>,
+}
+
+/// A role.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RoleArgs {
+    /// The role's configuration, JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// End when standard input ends (the parent is gone)
+    #[arg(long, hide = true)]
+    pub(crate) supervised: bool,
+}
+
+/// Reads the command line. The error is the exit status; what there is to say was said.
+pub(crate) fn parse() -> Result<Command, ExitCode> {
+    match Cli::try_parse() {
+        Ok(Cli { command: Some(command), .. }) => Ok(command),
+        Ok(Cli { command: None, drill }) => Ok(Command::Drill { plan: "region-loss".to_owned(), args: drill }),
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            print!("{error}");
+            Err(ExitCode::SUCCESS)
+        }
+        Err(error) => Err(Outcome::invalid(refusal(&error)).exit()),
+    }
+}
+
+/// clap's refusal in one line: what is wrong, its hint, and where to read more.
+fn refusal(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let said = text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let line = said.map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line).to_owned();
+    format!("{line}; see longhaul --help")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_refusal_is_one_line_with_a_hint() {
+        for arguments in [
+            vec!["longhaul", "dril", "region-loss"],
+            vec!["longhaul", "drill"],
+            vec!["longhaul", "drill", "region-loss", "--durability", "semi(0)"],
+            vec!["longhaul", "up", "--port", "many"],
+        ] {
+            let line = refusal(&Cli::try_parse_from(&arguments).unwrap_err());
+            assert!(!line.contains('\n') && line.ends_with("see longhaul --help"), "{line}");
+        }
+        let line = refusal(&Cli::try_parse_from(["longhaul", "up", "--mode", "both"]).unwrap_err());
+        assert!(line.contains("active-active"), "{line}");
+    }
+
+    #[test]
+    fn options_alone_belong_to_the_default_drill() {
+        let cli = Cli::try_parse_from(["longhaul", "--json", "--seed", "9"]).unwrap();
+        assert!(cli.command.is_none() && cli.drill.report.json);
+        assert_eq!(cli.drill.testbed.seed, Some(9));
+    }
+
+    #[test]
+    fn the_short_help_names_commands_for_people_only() {
+        let help = Cli::command().render_help().to_string();
+        assert!(help.contains("compare") && help.contains("Exit status"));
+        assert!(!help.contains("Run an edge's gateway"));
+    }
+}

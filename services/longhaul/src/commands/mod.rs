@@ -1,0 +1,27 @@
+//! What people ask for, one file per command.
+
+mod compare;
+mod drill;
+mod openapi;
+mod target;
+mod topology;
+mod up;
+
+use crate::cli::Command;
+use crate::outcome::Outcome;
+use crate::roles;
+
+/// Carries a command out.
+pub(crate) async fn run(command: Command) -> Outcome {
+    match command {
+        Command::Up(args) => up::run(args).await,
+        Command::Drill { plan, args } => drill::run(&plan, args).await,
+        Command::Compare { plan, args } => compare::run(&plan, args).await,
+        Command::Topology(command) => topology::run(command),
+        Command::Openapi { out } => openapi::run(&out),
+        Command::Region(args) => roles::region(&args).await,
+        Command::Gateway(args) => roles::gateway(&args).await,
+        Command::Traffic(args) => roles::traffic(&args).await,
+        Command::Link(args) => roles::link(&args).await,
+    }
+}

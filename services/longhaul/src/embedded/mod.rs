@@ -1,0 +1,13 @@
+//! The embedded testbed: the roles as child processes on loopback, links in userspace, stores in SQLite files.
+
+mod child;
+mod configs;
+mod data;
+mod layout;
+mod ports;
+mod testbed;
+mod world;
+
+pub(crate) use configs::{LinkRole, RoleFile, TrafficRole};
+pub(crate) use data::DataDir;
+pub(crate) use testbed::{Start, Testbed};

@@ -1,0 +1,51 @@
+//! The folder of a report: `report.txt`, `report.json`, `report.html`.
+
+use std::path::{Path, PathBuf};
+
+use longhaul_core::report::{Comparison, RunReport};
+use serde::Serialize;
+
+use super::{comparison, html, tables};
+use crate::time;
+
+/// A folder that can be written to.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    /// Creates it, before the run: a run whose report cannot be kept is not begun.
+    pub(crate) fn prepare(named: Option<&Path>, plan: &str) -> Result<Self, String> {
+        let plain: String = plan.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+        let path = named.map_or_else(|| Path::new("reports").join(format!("{plain}-{}", time::stamp())), Path::to_owned);
+        let created = std::fs::create_dir_all(&path).and_then(|()| std::fs::write(path.join("report.txt"), ""));
+        created.map_err(|error| {
+            format!("the report folder {} cannot be written: {error}; choose another with --report", path.display())
+        })?;
+        Ok(Self(path))
+    }
+
+    /// Writes the report of a run.
+    pub(crate) fn write_run(self, report: &RunReport) -> Result<PathBuf, String> {
+        self.write(&tables::run_text(report, None), report, &html::run_page(report))
+    }
+
+    /// Writes a comparison.
+    pub(crate) fn write_comparison(self, comparison: &Comparison) -> Result<PathBuf, String> {
+        let mut text = comparison::comparison_text(comparison, None);
+        for run in &comparison.runs {
+            text.push('\n');
+            text.push_str(&tables::run_text(run, None));
+        }
+        self.write(&text, comparison, &html::comparison_page(comparison))
+    }
+
+    fn write<T: Serialize>(self, text: &str, json: &T, page: &str) -> Result<PathBuf, String> {
+        let json = serde_json::to_string_pretty(json).map_err(|error| format!("a defect: {error}"))? + "\n";
+        for (name, content) in [("report.txt", text), ("report.json", &json), ("report.html", page)] {
+            let path = self.0.join(name);
+            std::fs::write(&path, content).map_err(|error| {
+                format!("{} cannot be written: {error}; free some space, or choose another folder", path.display())
+            })?;
+        }
+        Ok(self.0)
+    }
+}

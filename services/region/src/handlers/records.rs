@@ -1,0 +1,294 @@
+//! The records API.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::Extension;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use longhaul_core::error_code::ErrorCode;
+use longhaul_core::gate::{Consistency, read_gate};
+use longhaul_core::ids::RecordKey;
+use longhaul_core::operation::{OperationKind, TraceContext};
+use longhaul_core::record::Record;
+use longhaul_core::regime::{Mode, Regime};
+use longhaul_core::token::SessionToken;
+use longhaul_core::vector::VersionVector;
+use longhaul_http::problem::Problem;
+use longhaul_http::trace::trace_id_text;
+use longhaul_http::wire::records::{
+    DURABILITY_ACHIEVED, DURABILITY_PROMISED, EPOCH, GUARANTEE, REGION, SESSION, Written,
+};
+use tracing::Instrument;
+
+use super::problems::{gate_problem, problem, write_problem};
+use super::request::{self, Bad};
+use crate::state::Region;
+use crate::writer::{WriteAnswer, WriteRequest};
+
+type Trace = Option<Extension<TraceContext>>;
+
+/// Writes a record: any JSON value.
+#[utoipa::path(put, path = "/v1/records/{home}/{id}", tag = "records",
+    params(("home" = String, Path, description = "The record's home, a region by name"), ("id" = String, Path),
+        ("Idempotency-Key" = Option<String>, Header, description = "The operation's id (UUID), stable over retries"),
+        ("If-Match" = Option<String>, Header, description = "A version in quotes, or *"),
+        ("If-None-Match" = Option<String>, Header, description = "*"),
+        ("longhaul-session" = Option<String>, Header, description = "The session token of the last answer")),
+    request_body = Object,
+    responses((status = 200, body = Written), (status = "default", body = Problem)))]
+pub(super) async fn put_record(
+    State(region): State<Arc<Region>>,
+    Path((home, id)): Path<(String, String)>,
+    trace: Trace,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let trace = trace.map(|Extension(trace)| trace);
+    let value = match request::value(body) {
+        Ok(value) => value,
+        Err((code, detail)) => return problem(&region, code, detail, trace).into_response(),
+    };
+    write(&region, (&home, id), OperationKind::Put, Some(value), &headers, trace).await
+}
+
+/// Deletes a record.
+#[utoipa::path(delete, path = "/v1/records/{home}/{id}", tag = "records",
+    params(("home" = String, Path), ("id" = String, Path)),
+    responses((status = 200, body = Written), (status = "default", body = Problem)))]
+pub(super) async fn delete_record(
+    State(region): State<Arc<Region>>,
+    Path((home, id)): Path<(String, String)>,
+    trace: Trace,
+    headers: HeaderMap,
+) -> Response {
+    let trace = trace.map(|Extension(trace)| trace);
+    write(&region, (&home, id), OperationKind::Delete, None, &headers, trace).await
+}
+
+/// Reads a record.
+#[utoipa::path(get, path = "/v1/records/{home}/{id}", tag = "records",
+    params(("home" = String, Path), ("id" = String, Path),
+        ("longhaul-consistency" = Option<String>, Header, description = "eventual (default), session or primary"),
+        ("longhaul-session" = Option<String>, Header)),
+    responses((status = 200, body = Object), (status = 304), (status = "default", body = Problem)))]
+pub(super) async fn get_record(
+    State(region): State<Arc<Region>>,
+    Path((home, id)): Path<(String, String)>,
+    trace: Trace,
+    headers: HeaderMap,
+) -> Response {
+    let trace = trace.map(|Extension(trace)| trace);
+    match read(&region, &home, id, &headers, trace).await {
+        Ok(answer) => answer,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn write(
+    region: &Arc<Region>,
+    (home, id): (&str, String),
+    kind: OperationKind,
+    value: Option<Bytes>,
+    headers: &HeaderMap,
+    trace: Option<TraceContext>,
+) -> Response {
+    let parsed = || -> Result<_, Bad> {
+        let key = request::key(region, home, id)?;
+        let op_id = request::op_id(region, headers)?;
+        Ok((key, op_id, request::condition(headers)?, request::token(region, headers)?))
+    };
+    let (key, op_id, condition, token) = match parsed() {
+        Ok(parsed) => parsed,
+        Err((code, detail)) => return problem(region, code, detail, trace).into_response(),
+    };
+    let after = token.as_ref().map(|token| token.version);
+    let request = WriteRequest { key, kind, value, op_id, condition, after, trace, merged_from: None };
+    let trace_id = trace.map(trace_id_text).unwrap_or_default();
+    let span = tracing::debug_span!("region.write", trace_id, longhaul.region = region.config.name());
+    match region.writer.write(request).instrument(span).await {
+        Ok(answer) => {
+            let written = Written {
+                version: answer.version.to_string(),
+                dot: answer.dot.to_string(),
+                region: region.config.name().to_owned(),
+                epoch: answer.epoch.0,
+                op_id: op_id.to_string(),
+                repeated: answer.repeated,
+            };
+            let mut response = Json(written).into_response();
+            let headers = response.headers_mut();
+            written_headers(region, headers, &answer, token, condition.is_some());
+            response
+        }
+        Err(error) => {
+            let current = error.current;
+            let mut response = write_problem(region, error, trace).into_response();
+            if let Some(current) = current {
+                put(response.headers_mut(), header::ETAG, &format!("\"{current}\""));
+            }
+            response
+        }
+    }
+}
+
+fn written_headers(
+    region: &Region,
+    headers: &mut HeaderMap,
+    answer: &WriteAnswer,
+    token: Option<SessionToken>,
+    conditional: bool,
+) {
+    let regime = region.regime();
+    put(headers, header::ETAG, &format!("\"{}\"", answer.version));
+    served_by(region, headers, &regime);
+    put(headers, HeaderName::from_static(DURABILITY_PROMISED), &answer.promised.to_string());
+    put(headers, HeaderName::from_static(DURABILITY_ACHIEVED), &answer.achieved.to_string());
+    let mut token = clipped(token, &regime.cuts);
+    token.observe(answer.epoch, answer.dot, answer.version);
+    put_token(region, headers, &token);
+    if conditional {
+        // Where every region writes, nobody but this one has checked the condition.
+        let guarantee = if regime.mode == Mode::ActiveActive { "regional" } else { "primary" };
+        put(headers, HeaderName::from_static(GUARANTEE), guarantee);
+    }
+}
+
+async fn read(
+    region: &Region,
+    home: &str,
+    id: String,
+    headers: &HeaderMap,
+    trace: Option<TraceContext>,
+) -> Result<Response, Problem> {
+    let refuse = |code, detail: String| problem(region, code, detail, trace);
+    let parsed = || -> Result<_, Bad> {
+        Ok((request::key(region, home, id)?, request::consistency(headers)?, request::token(region, headers)?))
+    };
+    let (key, consistency, token) = parsed().map_err(|(code, detail)| refuse(code, detail))?;
+    let regime = region.regime();
+    admit(region, &regime, &key, consistency).map_err(|refusal| gate_problem(region, refusal, trace))?;
+    if consistency == Consistency::Session
+        && let Some(token) = &token
+    {
+        catch_up(region, &regime, token, trace).await?;
+    }
+    let record = find(region, &key).await.map_err(|detail| refuse(ErrorCode::StoreFailed, detail))?;
+    region.counters.reads.add(1);
+    // The regime may have changed while the store was read: what was allowed then may be forbidden now.
+    let now = region.regime();
+    admit(region, &now, &key, consistency).map_err(|refusal| gate_problem(region, refusal, trace))?;
+    let leads = now.mode == Mode::ActivePassive && consistency == Consistency::Primary;
+    if leads && !region.still_acknowledges(&regime) {
+        return Err(refuse(ErrorCode::NoLease, "the primary has no lease; try again, or fail over".to_owned()));
+    }
+    Ok(shown(region, &now, record, clipped(token, &now.cuts), headers, trace))
+}
+
+fn admit(
+    region: &Region,
+    regime: &Regime,
+    key: &RecordKey,
+    consistency: Consistency,
+) -> Result<(), longhaul_core::gate::GateRefusal> {
+    read_gate(regime, region.id(), key.home, consistency)?;
+    if region.is_ready() { Ok(()) } else { Err(longhaul_core::gate::GateRefusal::NotReady) }
+}
+
+/// Waits until this region shows everything that the client has seen.
+async fn catch_up(
+    region: &Region,
+    regime: &Regime,
+    token: &SessionToken,
+    trace: Option<TraceContext>,
+) -> Result<(), Problem> {
+    if let Some((timeline, cut)) = token.truncated_by(&regime.cuts) {
+        let detail = format!(
+            "the session has seen operations of timeline {timeline} beyond {cut}, which a failover removed; start a new \
+             session without a token"
+        );
+        return Err(problem(region, ErrorCode::HistoryTruncated, detail, trace));
+    }
+    // In isolation nothing of other regions is here or will come, and no record of this home needs it.
+    let seen: VersionVector = if regime.mode == Mode::RegionalIsolation {
+        token.seen.iter().filter(|(timeline, _)| timeline.region == region.id()).collect()
+    } else {
+        token.seen.clone()
+    };
+    let wait = Duration::from_millis(region.config.timings.session_wait_ms);
+    if region.await_visible(&seen, wait).await {
+        return Ok(());
+    }
+    let detail = format!(
+        "this region did not catch up with the session within {} ms; try again, or ask the region that answered last",
+        wait.as_millis()
+    );
+    Err(problem(region, ErrorCode::NotCaughtUp, detail, trace))
+}
+
+async fn find(region: &Region, key: &RecordKey) -> Result<Option<Record>, String> {
+    if let Some(record) = region.cache.get(key) {
+        return Ok(Some(record));
+    }
+    let rows = region.store.records(std::slice::from_ref(key)).await.map_err(|error| error.to_string())?;
+    Ok(rows.into_iter().next().flatten())
+}
+
+fn shown(
+    region: &Region,
+    regime: &Regime,
+    record: Option<Record>,
+    mut token: SessionToken,
+    request: &HeaderMap,
+    trace: Option<TraceContext>,
+) -> Response {
+    if let Some(record) = &record {
+        token.observe(regime.epoch, record.dot, record.version);
+    }
+    let tag = record.as_ref().filter(|record| !record.is_tombstone()).map(|record| format!("\"{}\"", record.version));
+    let mut response = match record.and_then(|record| record.value) {
+        Some(_) if tag.is_some() && request.get(header::IF_NONE_MATCH).map(HeaderValue::as_bytes) == tag.as_deref().map(str::as_bytes) => {
+            StatusCode::NOT_MODIFIED.into_response()
+        }
+        Some(value) => ([(header::CONTENT_TYPE, "application/json")], value).into_response(),
+        None => problem(region, ErrorCode::NotFound, "there is no such record", trace).into_response(),
+    };
+    let headers = response.headers_mut();
+    if let Some(tag) = tag {
+        put(headers, header::ETAG, &tag);
+    }
+    served_by(region, headers, regime);
+    put_token(region, headers, &token);
+    response
+}
+
+/// The client's token without what a failover removed; an empty one if it sent none.
+fn clipped(token: Option<SessionToken>, cuts: &VersionVector) -> SessionToken {
+    let mut token = token.unwrap_or_default();
+    for (timeline, cut) in cuts.iter().filter(|(timeline, cut)| token.seen.get(*timeline) > *cut).collect::<Vec<_>>() {
+        token.seen.set(timeline, cut);
+    }
+    token
+}
+
+fn served_by(region: &Region, headers: &mut HeaderMap, regime: &Regime) {
+    put(headers, HeaderName::from_static(REGION), region.config.name());
+    headers.insert(HeaderName::from_static(EPOCH), HeaderValue::from(regime.epoch.0));
+}
+
+fn put_token(region: &Region, headers: &mut HeaderMap, token: &SessionToken) {
+    // A token beyond its limit is left out: the session starts anew.
+    if let Ok(text) = token.encode(&region.token_key) {
+        put(headers, HeaderName::from_static(SESSION), &text);
+    }
+}
+
+fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}

@@ -1,0 +1,62 @@
+//! Rows by key, for a returned region that repairs what its removed tail had touched.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header;
+use longhaul_core::error_code::ErrorCode;
+use longhaul_core::ids::RecordKey;
+use longhaul_core::record::Record;
+use longhaul_core::regime::Mode;
+use longhaul_core::replication::visible_vector;
+use longhaul_core::vector::VersionVector;
+use longhaul_http::problem::Problem;
+use serde::{Deserialize, Serialize};
+
+use super::problems::problem;
+use crate::state::Region;
+
+/// The endpoint.
+pub(crate) const ROWS_PATH: &str = "/internal/v1/rows";
+/// Most keys in one request.
+pub(crate) const ROWS_KEYS_MAX: usize = 500;
+
+/// The rows of some keys, and what their region had applied before it read them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rows {
+    /// What had been applied.
+    pub(crate) applied: VersionVector,
+    /// The rows that exist; tombstones are rows.
+    pub(crate) rows: Vec<Record>,
+}
+
+/// Answers the rows of the keys in the body (both in the binary encoding of the replication streams).
+#[utoipa::path(post, path = "/internal/v1/rows", tag = "replication", request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 200, body = Vec<u8>), (status = "default", body = Problem)))]
+pub(super) async fn rows(State(region): State<Arc<Region>>, body: Bytes) -> Response {
+    let keys = match postcard::from_bytes::<Vec<RecordKey>>(&body) {
+        Ok(keys) if keys.len() <= ROWS_KEYS_MAX => keys,
+        _ => {
+            let detail = format!("the body must be a list of at most {ROWS_KEYS_MAX} keys");
+            return problem(&region, ErrorCode::BadRequest, detail, None).into_response();
+        }
+    };
+    let isolated = region.regime().mode == Mode::RegionalIsolation;
+    if isolated && keys.iter().any(|key| key.home != region.id()) {
+        let detail = "in isolation a record stays in its home";
+        return problem(&region, ErrorCode::WrongHome, detail, None).into_response();
+    }
+    let applied = visible_vector(&region.positions());
+    match region.store.records(&keys).await {
+        Ok(rows) => {
+            let rows = Rows { applied, rows: rows.into_iter().flatten().collect() };
+            match postcard::to_allocvec(&rows) {
+                Ok(bytes) => ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response(),
+                Err(error) => problem(&region, ErrorCode::Internal, error.to_string(), None).into_response(),
+            }
+        }
+        Err(error) => problem(&region, ErrorCode::StoreFailed, error.to_string(), None).into_response(),
+    }
+}

@@ -1,0 +1,125 @@
+//! How each change of the regime stands, with its moments on the host's boot clock.
+
+use std::sync::Arc;
+
+use longhaul_core::ids::{Epoch, RegionId};
+use longhaul_core::operation::TraceContext;
+use longhaul_http::trace::trace_id_text;
+use longhaul_http::wire::regime::{ChangeState, ChangeStatus, Milestone};
+use uuid::Uuid;
+
+use crate::state::Region;
+
+/// Writes down changes.
+pub(super) struct Changes {
+    region: Arc<Region>,
+}
+
+impl Changes {
+    pub(super) fn new(region: Arc<Region>) -> Self {
+        Self { region }
+    }
+
+    /// Begins the record of a change.
+    pub(super) fn begin(&self, id: Uuid, kind: &str, reason: String, trace: Option<TraceContext>) -> Record {
+        let regime = self.region.regime();
+        let status = ChangeStatus {
+            id: id.to_string(),
+            kind: kind.to_owned(),
+            state: ChangeState::Running,
+            region: self.region.config.name().to_owned(),
+            epoch_from: regime.epoch.0,
+            epoch_to: 0,
+            from: self.name(regime.primary),
+            to: None,
+            reason,
+            missing: Vec::new(),
+            predicted_loss: None,
+            milestones: Vec::new(),
+            trace_id: trace.map(trace_id_text),
+        };
+        let record = Record { region: Arc::clone(&self.region), status };
+        record.publish();
+        record
+    }
+
+    /// Notes a moment of a change that another region drives.
+    pub(super) fn witness(&self, id: Uuid, kind: &str, name: &str, trace: Option<TraceContext>) {
+        let text = id.to_string();
+        let known = self.region.changes().into_iter().find(|known| known.id == text);
+        let mut record = match known {
+            Some(status) => Record { region: Arc::clone(&self.region), status },
+            None => self.begin(id, kind, "as seen by a region that took part".to_owned(), trace),
+        };
+        if record.status.milestones.iter().any(|milestone| milestone.name == name) {
+            return;
+        }
+        record.mark(name);
+        if record.status.state == ChangeState::Running && name == "activated" {
+            let regime = self.region.regime();
+            record.status.to = self.name(regime.primary);
+            record.finish(ChangeState::Done, regime.epoch, None);
+        }
+    }
+
+    fn name(&self, region: Option<RegionId>) -> Option<String> {
+        region.map(|region| self.region.config.name_of(region).to_owned())
+    }
+}
+
+/// The record of one change.
+pub(super) struct Record {
+    region: Arc<Region>,
+    status: ChangeStatus,
+}
+
+impl Record {
+    /// Notes that something happened now.
+    pub(super) fn mark(&mut self, name: &str) {
+        self.mark_at(name, self.region.clock.boot_ns());
+    }
+
+    /// Notes that something happened then.
+    pub(super) fn mark_at(&mut self, name: &str, boot_ns: u64) {
+        let region = self.region.config.name().to_owned();
+        self.status.milestones.push(Milestone { name: name.to_owned(), boot_ns, region });
+        self.publish();
+    }
+
+    /// Notes what people should know: who takes over, what is expected to be lost.
+    pub(super) fn expect(&mut self, to: Option<RegionId>, predicted_loss: Option<u64>) {
+        self.status.to = to.map(|to| self.region.config.name_of(to).to_owned());
+        self.status.predicted_loss = predicted_loss.or(self.status.predicted_loss);
+        self.publish();
+    }
+
+    /// Notes costs and what is missing, one line each.
+    pub(super) fn note(&mut self, lines: impl IntoIterator<Item = String>) {
+        self.status.missing.extend(lines);
+        self.publish();
+    }
+
+    /// Ends the record.
+    pub(super) fn finish(&mut self, state: ChangeState, epoch: Epoch, reason: Option<String>) {
+        self.status.state = state;
+        self.status.epoch_to = epoch.0;
+        if let Some(reason) = reason {
+            self.status.reason = reason;
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        // A witness of the same region may have added a moment meanwhile: keep it.
+        let mut status = self.status.clone();
+        if let Some(known) = self.region.changes().into_iter().find(|known| known.id == status.id) {
+            for milestone in known.milestones {
+                if !status.milestones.contains(&milestone) {
+                    status.milestones.push(milestone);
+                }
+            }
+            status.milestones.sort_by_key(|milestone| milestone.boot_ns);
+        }
+        self.region.record_change(status);
+    }
+}

@@ -1,0 +1,127 @@
+//! Membership: a region whose log was set back joins under a new incarnation, one that has caught up becomes a full
+//! member again, and the primary keeps the in-sync set.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longhaul_core::ids::RegionId;
+use longhaul_core::regime::{Durability, MemberState, Regime};
+use longhaul_core::replication::Positions;
+use longhaul_core::transition::{Author, activate_member, rejoin_member, set_in_sync};
+use longhaul_core::vector::VersionVector;
+use tokio::time::MissedTickBehavior;
+
+use super::RegimeRole;
+use super::messages::{SEEN_PATH, SeenView};
+use super::participant::SharedRole;
+use crate::state::OwnLog;
+
+/// How often membership is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long a joining region may take to reach what the others had when it asked.
+const CATCH_UP: Duration = Duration::from_secs(10);
+
+/// Looks after this region's membership until shutdown.
+pub(super) async fn run(role: SharedRole) {
+    let region = Arc::clone(&role.region);
+    let mut tick = tokio::time::interval(LOOK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            biased;
+            () = region.shutdown.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let regime = region.regime();
+        if regime.transition.is_some() {
+            continue;
+        }
+        let work = look(&role, &regime);
+        tokio::select! {
+            biased;
+            () = region.shutdown.cancelled() => return,
+            result = work => {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "membership is not changed yet");
+                }
+            }
+        }
+    }
+}
+
+async fn look(role: &SharedRole, regime: &Regime) -> Result<(), super::attempt::ChangeError> {
+    let me = role.region.id();
+    let next = match role.region.own_log() {
+        OwnLog::Foreign { timeline, .. } if regime.timeline_of(me) == Some(timeline) => {
+            rejoin(role, regime).await
+        }
+        _ if regime.members.get(&me).is_some_and(|member| member.state == MemberState::Joining) => {
+            activate(role, regime).await
+        }
+        _ if regime.is_primary(me) && regime.durability == Durability::Sync => in_sync(role, regime),
+        _ => None,
+    };
+    match next {
+        Some(next) => role.replace(next, regime.epoch, None).await.map(|_| ()),
+        None => Ok(()),
+    }
+}
+
+fn author(role: &RegimeRole, reason: &str) -> Author {
+    Author { id: role.region.random_uuid(), by: role.region.id(), reason: reason.to_owned(), trace: None }
+}
+
+/// What the other regions have; none while one of the active ones does not answer and `all` is asked for.
+async fn known(role: &RegimeRole, regime: &Regime, all: bool) -> Option<VersionVector> {
+    let mut known = VersionVector::default();
+    for (peer, answer) in role.peers.ask_all::<SeenView>(SEEN_PATH).await {
+        match answer {
+            Ok(seen) => known.merge(&seen.applied),
+            Err(_) if all && regime.is_active(peer) => return None,
+            Err(_) => {}
+        }
+    }
+    Some(known)
+}
+
+async fn rejoin(role: &RegimeRole, regime: &Regime) -> Option<Regime> {
+    let known = known(role, regime, true).await?;
+    rejoin_member(regime, role.region.id(), &known, &author(role, "its log was set back; it joins under a new incarnation"))
+}
+
+async fn activate(role: &RegimeRole, regime: &Regime) -> Option<Regime> {
+    let wanted = known(role, regime, true).await?;
+    // What lies beyond a cut is no history and nobody will send it.
+    let wanted = wanted
+        .iter()
+        .map(|(timeline, seq)| (timeline, regime.cuts.0.get(&timeline).map_or(seq, |cut| seq.min(*cut))))
+        .collect();
+    if !role.region.await_visible(&wanted, CATCH_UP).await || !role.region.is_ready() {
+        return None;
+    }
+    activate_member(regime, role.region.id(), &author(role, "it has caught up"))
+}
+
+/// Leaves silent members out, so that the others can be acknowledged with; lets those in that have everything.
+fn in_sync(role: &RegimeRole, regime: &Regime) -> Option<Regime> {
+    let region = &role.region;
+    let head = region.position(region.own_timeline()).seq;
+    let now = region.clock.boot_ns();
+    let patience = region.config.timings.in_sync_timeout_ms.saturating_mul(1_000_000);
+    let states = region.peers.states();
+    let heard = |peer: &RegionId| {
+        let report = states.get(peer).and_then(|state| state.report.as_ref());
+        report.filter(|report| now.saturating_sub(report.heard_boot_ns) < patience)
+    };
+    let has_all = |positions: &Positions| {
+        positions.get(&region.own_timeline()).is_some_and(|position| position.seq >= head)
+    };
+    let mut wanted: BTreeSet<RegionId> = regime.in_sync.iter().copied().filter(|peer| heard(peer).is_some()).collect();
+    for peer in regime.followers().filter(|peer| regime.is_active(*peer)) {
+        if heard(&peer).is_some_and(|report| has_all(&report.positions) && report.epoch == regime.epoch) {
+            wanted.insert(peer);
+        }
+    }
+    set_in_sync(regime, wanted, &author(role, "the in-sync set follows who answers"))
+}

@@ -1,0 +1,99 @@
+//! Calls to the other regions' internal endpoints, each under a deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use http::{HeaderMap, HeaderValue, Method, header};
+use longhaul_core::ids::RegionId;
+use longhaul_http::client::CallError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::state::Region;
+
+/// The way to the other regions.
+#[derive(Clone)]
+pub(super) struct Peers {
+    region: Arc<Region>,
+}
+
+impl Peers {
+    pub(super) fn new(region: Arc<Region>) -> Self {
+        Self { region }
+    }
+
+    /// The deadline of a regime message.
+    pub(super) fn deadline(&self) -> Duration {
+        Duration::from_millis(self.region.config.timings.vote_deadline_ms)
+    }
+
+    /// Every other region.
+    pub(super) fn others(&self) -> Vec<RegionId> {
+        self.region.config.others().collect()
+    }
+
+    fn address(&self, peer: RegionId) -> &str {
+        self.region.config.peers.get(&peer).map_or("", String::as_str)
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let token = self.region.config.token.as_deref().map(|token| HeaderValue::from_str(&format!("Bearer {token}")));
+        if let Some(Ok(value)) = token {
+            headers.insert(header::AUTHORIZATION, value);
+        }
+        headers
+    }
+
+    /// `GET` of JSON from a peer.
+    pub(super) async fn get<A: DeserializeOwned>(&self, peer: RegionId, path: &str) -> Result<A, CallError> {
+        let client = &self.region.client;
+        client.json::<(), A>(Method::GET, self.address(peer), path, self.headers(), None, self.deadline()).await
+    }
+
+    /// Sends JSON to a peer, with a deadline of the caller's.
+    pub(super) async fn send<B: Serialize + Sync, A: DeserializeOwned>(
+        &self,
+        method: Method,
+        peer: RegionId,
+        path: &str,
+        body: &B,
+        deadline: Duration,
+    ) -> Result<A, CallError> {
+        self.region.client.json(method, self.address(peer), path, self.headers(), Some(body), deadline).await
+    }
+
+    /// `POST` of JSON to a peer within the usual deadline.
+    pub(super) async fn post<B: Serialize + Sync, A: DeserializeOwned>(
+        &self,
+        peer: RegionId,
+        path: &str,
+        body: &B,
+    ) -> Result<A, CallError> {
+        self.send(Method::POST, peer, path, body, self.deadline()).await
+    }
+
+    /// `POST` of JSON that is answered with bytes.
+    pub(super) async fn post_for_bytes<B: Serialize>(
+        &self,
+        peer: RegionId,
+        path: &str,
+        body: &B,
+    ) -> Result<bytes::Bytes, CallError> {
+        let address = self.address(peer);
+        let mut request = http::Request::new(serde_json::to_vec(body).unwrap_or_default().into());
+        *request.method_mut() = Method::POST;
+        *request.headers_mut() = self.headers();
+        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        *request.uri_mut() = path.parse().unwrap_or_default();
+        let answer = self.region.client.send(address, request, self.deadline()).await?;
+        Ok(longhaul_http::client::success(address, answer)?.into_body())
+    }
+
+    /// `GET` of JSON from every other region at once.
+    pub(super) async fn ask_all<A: DeserializeOwned>(&self, path: &str) -> Vec<(RegionId, Result<A, CallError>)> {
+        let calls = self.others().into_iter().map(|peer| async move { (peer, self.get(peer, path).await) });
+        join_all(calls).await
+    }
+}

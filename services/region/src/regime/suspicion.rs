@@ -1,0 +1,105 @@
+//! Suspicion: who is silent, and when this region proposes a failover.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longhaul_core::ids::RegionId;
+use longhaul_core::regime::{ChangeKind, Mode, Regime};
+use longhaul_core::suspicion::{Detector, Standing, SuspicionReport, Verdict};
+use tokio::time::MissedTickBehavior;
+
+use super::RegimeRole;
+use super::failover::{Command, fail_over};
+use crate::state::Region;
+
+/// How often silence is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long a failed failover rests before this region tries again.
+const REST: Duration = Duration::from_secs(1);
+
+/// Watches the primary.
+pub(super) async fn run(role: Arc<RegimeRole>) {
+    let region = Arc::clone(&role.region);
+    let mut regimes = region.watch_regime();
+    let mut detector = Detector::new(region.id(), region.clock.boot_ns());
+    let mut heard: BTreeMap<RegionId, u64> = BTreeMap::new();
+    let mut suspected_since: Option<u64> = None;
+    let mut tick = tokio::time::interval(LOOK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            biased;
+            () = region.shutdown.cancelled() => return,
+            changed = regimes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                if regimes.borrow_and_update().change.kind == ChangeKind::Failover {
+                    detector.failed_over(region.clock.boot_ns());
+                }
+            }
+            _ = tick.tick() => {}
+        }
+        let regime = region.regime();
+        let now = region.clock.boot_ns();
+        listen(&region, &regime, &mut detector, &mut heard, now);
+        let suspects = regime.primary.is_some_and(|primary| detector.suspects(primary, now));
+        region.set_suspects(suspects.then_some(regime.epoch));
+        suspected_since = match suspected_since {
+            _ if !suspects => None,
+            None => Some(now),
+            since => since,
+        };
+        if regime.mode != Mode::ActivePassive {
+            continue;
+        }
+        let verdict = detector.verdict(&regime, &standings(&region, &regime), now);
+        if verdict == Verdict::Propose {
+            let command = Command {
+                reason: "a majority of the regions does not hear the primary".to_owned(),
+                suspected_boot_ns: suspected_since,
+                prefer: None,
+                allow_data_loss: false,
+                id: region.random_uuid(),
+            };
+            if let Err(error) = fail_over(&role, command).await {
+                tracing::warn!(%error, "the failover came to nothing");
+                tokio::time::sleep(REST).await;
+            }
+        }
+    }
+}
+
+/// Feeds what came since the last look.
+fn listen(
+    region: &Region,
+    regime: &Regime,
+    detector: &mut Detector,
+    heard: &mut BTreeMap<RegionId, u64>,
+    now: u64,
+) {
+    for (peer, state) in region.peers.states() {
+        let Some(report) = state.report else { continue };
+        if heard.insert(peer, report.heard_boot_ns) == Some(report.heard_boot_ns) {
+            continue;
+        }
+        let suspects = report.suspects.filter(|epoch| *epoch == regime.epoch).and(regime.primary).into_iter().collect();
+        let age = Duration::from_nanos(now.saturating_sub(report.heard_boot_ns));
+        detector.heartbeat(peer, SuspicionReport { epoch: report.epoch, suspects }, age, now);
+    }
+}
+
+/// How well the regions are placed to replace the primary.
+fn standings(region: &Region, regime: &Regime) -> BTreeMap<RegionId, Standing> {
+    let Some(timeline) = regime.primary.and_then(|primary| regime.timeline_of(primary)) else {
+        return BTreeMap::new();
+    };
+    let mut standings = BTreeMap::new();
+    standings.insert(region.id(), Standing { seq: region.position(timeline).seq, latency_rank: 0 });
+    for (peer, state) in region.peers.states() {
+        let seq = state.report.and_then(|report| report.positions.get(&timeline).map(|position| position.seq));
+        standings.insert(peer, Standing { seq: seq.unwrap_or(0), latency_rank: 0 });
+    }
+    standings
+}

@@ -1,0 +1,422 @@
+//! What all tasks of a region share. The writer task alone changes the log; what it publishes here is durable already.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use longhaul_core::digest::Digest;
+use longhaul_core::gate;
+use longhaul_core::ids::{Epoch, RegionId, Timeline};
+use longhaul_core::operation::TraceContext;
+use longhaul_core::regime::{Mode, Regime};
+use longhaul_core::replication::apply::TopUp;
+use longhaul_core::replication::{Position, Positions, durable_vector, visible_vector};
+use longhaul_core::token::TokenKey;
+use longhaul_core::vector::VersionVector;
+use longhaul_http::client::HttpClient;
+use longhaul_http::clock::SharedClock;
+use longhaul_http::trace::TraceIds;
+use longhaul_http::wire::regime::ChangeStatus;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::RegionConfig;
+use crate::store::Store;
+use crate::writer::WriterHandle;
+
+pub mod cache;
+pub mod counters;
+pub mod log_tail;
+pub mod peers;
+pub mod visibility;
+
+use cache::RecordCache;
+use counters::Counters;
+use log_tail::LogTail;
+use peers::Peers;
+use visibility::Visibility;
+
+/// The writer's digests per home, and the positions to which they belong.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PublishedDigests {
+    /// The positions.
+    pub positions: Positions,
+    /// Sums over the buckets of each home.
+    pub homes: BTreeMap<RegionId, Digest>,
+}
+
+/// A shared store.
+pub type SharedStore = Arc<dyn Store>;
+
+/// Changes kept for people; the oldest goes first.
+const CHANGES_MAX: usize = 256;
+
+/// Whether this region may write although it was down: somebody must have said that nobody knows more of its log than
+/// it does itself (a disk that was set back would otherwise number operations twice).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnLog {
+    /// Nobody has been asked yet: read-only.
+    Unconfirmed,
+    /// It is complete.
+    Confirmed,
+    /// A peer knows more of this timeline, or another history of it: the region needs a new incarnation.
+    Foreign {
+        /// The timeline.
+        timeline: Timeline,
+        /// How far the peer has it.
+        peer_seq: u64,
+    },
+}
+
+/// Why a region does not serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Blocker {
+    /// The store is being read.
+    Starting,
+    /// Records that a removed tail had touched are being fetched again.
+    Repairing,
+    /// A snapshot is being merged.
+    Snapshot,
+    /// Sealed history is missing here: no writes; reads are as stale as any follower's.
+    CatchingUp,
+}
+
+impl Blocker {
+    /// One line for people.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Starting => "the store is being read",
+            Self::Repairing => "records that a removed tail had touched are being fetched from the primary",
+            Self::Snapshot => "a snapshot is being merged",
+            Self::CatchingUp => "history before the present regime is still missing",
+        }
+    }
+
+    /// Whether reads stop as well as writes.
+    pub const fn stops_reads(self) -> bool {
+        !matches!(self, Self::CatchingUp)
+    }
+}
+
+/// A region at work.
+pub struct Region {
+    /// The configuration.
+    pub config: RegionConfig,
+    /// Wall and boot time.
+    pub clock: SharedClock,
+    /// The store; only the writer changes it.
+    pub store: SharedStore,
+    /// Requests to peers, through the links.
+    pub client: HttpClient,
+    /// Every task of the region runs on it.
+    pub tracker: TaskTracker,
+    /// Told when the region is to stop.
+    pub shutdown: CancellationToken,
+    /// The writer task.
+    pub writer: WriterHandle,
+    /// Plain counters.
+    pub counters: Counters,
+    /// When sampled operations became visible here.
+    pub visibility: Visibility,
+    /// What is known of the peers.
+    pub peers: Peers,
+    /// Records written lately.
+    pub cache: RecordCache,
+    /// Operations logged lately, for the streams.
+    pub tail: LogTail,
+    /// Authenticates session tokens.
+    pub token_key: TokenKey,
+    /// Draws trace and span ids.
+    pub trace_ids: TraceIds,
+    regime: watch::Sender<Arc<Regime>>,
+    positions: watch::Sender<Arc<Positions>>,
+    digests: Mutex<PublishedDigests>,
+    own_log: watch::Sender<OwnLog>,
+    blockers: watch::Sender<Vec<Blocker>>,
+    promised: AtomicU64,
+    suspects: AtomicU64,
+    lease_until_ns: AtomicU64,
+    top_up: Mutex<Option<TopUp>>,
+    changes: Mutex<Vec<ChangeStatus>>,
+    rng: Mutex<SmallRng>,
+}
+
+/// What a region is built from, besides its configuration.
+pub struct Parts {
+    /// Wall and boot time.
+    pub clock: SharedClock,
+    /// The store.
+    pub store: SharedStore,
+    /// Requests to peers.
+    pub client: HttpClient,
+    /// Told when the region is to stop.
+    pub shutdown: CancellationToken,
+    /// The writer task.
+    pub writer: WriterHandle,
+    /// The adopted regime.
+    pub regime: Regime,
+    /// What the store holds.
+    pub positions: Positions,
+}
+
+impl Region {
+    /// A region whose writer is not running yet.
+    pub fn new(config: RegionConfig, parts: Parts) -> Self {
+        // Every region draws its own ids although all are given one seed.
+        let seed = config.seed ^ (u64::from(config.region.0) << 48);
+        let token_key = TokenKey::new(config.session_secret.as_bytes());
+        Self {
+            clock: parts.clock,
+            store: parts.store,
+            client: parts.client,
+            tracker: TaskTracker::new(),
+            shutdown: parts.shutdown,
+            writer: parts.writer,
+            counters: Counters::default(),
+            visibility: Visibility::new(config.visibility_sample),
+            peers: Peers::new(config.others()),
+            cache: RecordCache::default(),
+            tail: LogTail::default(),
+            token_key,
+            trace_ids: TraceIds::new(seed),
+            promised: AtomicU64::new(parts.regime.epoch.0),
+            regime: watch::Sender::new(Arc::new(parts.regime)),
+            positions: watch::Sender::new(Arc::new(parts.positions)),
+            digests: Mutex::new(PublishedDigests::default()),
+            own_log: watch::Sender::new(OwnLog::Unconfirmed),
+            blockers: watch::Sender::new(vec![Blocker::Starting]),
+            suspects: AtomicU64::new(0),
+            lease_until_ns: AtomicU64::new(0),
+            top_up: Mutex::new(None),
+            changes: Mutex::new(Vec::new()),
+            rng: Mutex::new(SmallRng::seed_from_u64(seed.rotate_left(17))),
+            config,
+        }
+    }
+
+    /// This region's number.
+    pub fn id(&self) -> RegionId {
+        self.config.region
+    }
+
+    /// The adopted regime; durable.
+    pub fn regime(&self) -> Arc<Regime> {
+        Arc::clone(&self.regime.borrow())
+    }
+
+    /// Wakes on every newly adopted regime.
+    pub fn watch_regime(&self) -> watch::Receiver<Arc<Regime>> {
+        self.regime.subscribe()
+    }
+
+    /// The timeline under which this region writes now.
+    pub fn own_timeline(&self) -> Timeline {
+        own_timeline(&self.regime(), self.id())
+    }
+
+    /// What is durable here, per timeline.
+    pub fn positions(&self) -> Arc<Positions> {
+        Arc::clone(&self.positions.borrow())
+    }
+
+    /// Wakes on every commit.
+    pub fn watch_positions(&self) -> watch::Receiver<Arc<Positions>> {
+        self.positions.subscribe()
+    }
+
+    /// One timeline's position.
+    pub fn position(&self, timeline: Timeline) -> Position {
+        self.positions.borrow().get(&timeline).copied().unwrap_or(Position::START)
+    }
+
+    /// Waits until everything in `vector` is durable here; false if `deadline` passes first.
+    pub async fn await_durable(&self, vector: &VersionVector, deadline: Duration) -> bool {
+        self.await_positions(deadline, |positions| durable_vector(positions).dominates(vector)).await
+    }
+
+    /// Waits until everything in `vector` is visible to readers here; false if `deadline` passes first.
+    pub async fn await_visible(&self, vector: &VersionVector, deadline: Duration) -> bool {
+        self.await_positions(deadline, |positions| visible_vector(positions).dominates(vector)).await
+    }
+
+    async fn await_positions(&self, deadline: Duration, mut holds: impl FnMut(&Positions) -> bool) -> bool {
+        let mut positions = self.watch_positions();
+        let wait = positions.wait_for(|positions| holds(positions));
+        matches!(tokio::time::timeout(deadline, wait).await, Ok(Ok(_)))
+    }
+
+    /// The digests as of the last commit.
+    pub fn digests(&self) -> PublishedDigests {
+        self.digests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn publish_digests(&self, positions: &Positions, homes: &BTreeMap<RegionId, Digest>) {
+        let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        digests.positions.clone_from(positions);
+        digests.homes.clone_from(homes);
+    }
+
+    /// The greatest epoch that this region's voter has durably promised, or adopted.
+    pub fn promised(&self) -> Epoch {
+        Epoch(self.promised.load(Ordering::Acquire))
+    }
+
+    /// Tells that a promise is durable. It never sinks. From here on operations of older epochs are refused and writes
+    /// accepted under them are not acknowledged any more.
+    pub fn set_promised(&self, epoch: Epoch) {
+        self.promised.fetch_max(epoch.0, Ordering::AcqRel);
+    }
+
+    /// Sets until when the lease holds, boot nanoseconds; 0 takes it away.
+    pub fn set_lease_until(&self, boot_ns: u64) {
+        self.lease_until_ns.store(boot_ns, Ordering::Release);
+    }
+
+    /// Until when the lease holds, boot nanoseconds.
+    pub fn lease_until(&self) -> u64 {
+        self.lease_until_ns.load(Ordering::Acquire)
+    }
+
+    /// Whether the lease holds at this moment.
+    pub fn lease_valid(&self) -> bool {
+        self.clock.boot_ns() < self.lease_until()
+    }
+
+    /// Whether what was accepted under `at_accept` may be acknowledged at this moment.
+    pub fn still_acknowledges(&self, at_accept: &Regime) -> bool {
+        let now = self.regime();
+        // A promise fences before the new regime arrives: somebody else may be chosen primary at any moment.
+        let fenced = now.mode == Mode::ActivePassive && self.promised() > now.epoch;
+        gate::still_acknowledges(at_accept, &now, self.id(), self.lease_valid() && !fenced)
+    }
+
+    /// Which epoch's primary this region suspects; heartbeats carry it.
+    pub fn suspects(&self) -> Option<Epoch> {
+        Some(self.suspects.load(Ordering::Relaxed)).filter(|epoch| *epoch > 0).map(Epoch)
+    }
+
+    /// Sets which epoch's primary this region suspects.
+    pub fn set_suspects(&self, epoch: Option<Epoch>) {
+        self.suspects.store(epoch.map_or(0, |epoch| epoch.0), Ordering::Relaxed);
+    }
+
+    /// The exception to the epoch fence while this region completes an old primary's timeline.
+    pub fn top_up(&self) -> Option<TopUp> {
+        *self.top_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets or ends the exception. It ends by itself when a newer regime is adopted.
+    pub fn set_top_up(&self, top_up: Option<TopUp>) {
+        *self.top_up.lock().unwrap_or_else(PoisonError::into_inner) = top_up;
+    }
+
+    /// Whether this region's own log is known to be complete.
+    pub fn own_log(&self) -> OwnLog {
+        *self.own_log.borrow()
+    }
+
+    /// Wakes when that becomes known.
+    pub fn watch_own_log(&self) -> watch::Receiver<OwnLog> {
+        self.own_log.subscribe()
+    }
+
+    pub(crate) fn set_own_log(&self, own_log: OwnLog) {
+        self.own_log.send_if_modified(|known| std::mem::replace(known, own_log) != own_log);
+    }
+
+    /// What keeps this region from serving; empty if nothing does.
+    pub fn blockers(&self) -> Vec<Blocker> {
+        self.blockers.borrow().clone()
+    }
+
+    /// Wakes when that changes.
+    pub fn watch_blockers(&self) -> watch::Receiver<Vec<Blocker>> {
+        self.blockers.subscribe()
+    }
+
+    /// Whether the region serves reads.
+    pub fn is_ready(&self) -> bool {
+        !self.blockers.borrow().iter().any(|blocker| blocker.stops_reads())
+    }
+
+    /// Whether the region takes writes, as far as its own state goes.
+    pub fn is_ready_to_write(&self) -> bool {
+        self.blockers.borrow().is_empty() && self.own_log() == OwnLog::Confirmed
+    }
+
+    pub(crate) fn block(&self, blocker: Blocker, on: bool) {
+        self.blockers.send_if_modified(|blockers| {
+            let had = blockers.contains(&blocker);
+            if on && !had {
+                blockers.push(blocker);
+            } else if !on {
+                blockers.retain(|known| *known != blocker);
+            }
+            had != on
+        });
+    }
+
+    pub(crate) fn publish_positions(&self, positions: Positions) {
+        self.positions.send_replace(Arc::new(positions));
+    }
+
+    pub(crate) fn publish_regime(&self, regime: Arc<Regime>) {
+        self.set_promised(regime.epoch);
+        self.regime.send_replace(regime);
+    }
+
+    /// A random number below `bound`, from the seed.
+    pub fn random_below(&self, bound: u64) -> u64 {
+        use rand::Rng;
+        if bound == 0 {
+            return 0;
+        }
+        self.rng.lock().unwrap_or_else(PoisonError::into_inner).random_range(0..bound)
+    }
+
+    /// A new UUID (version 4 layout), from the seed.
+    pub fn random_uuid(&self) -> uuid::Uuid {
+        use rand::RngCore;
+        let mut bytes = [0; 16];
+        self.rng.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut bytes);
+        uuid::Builder::from_random_bytes(bytes).into_uuid()
+    }
+
+    /// Notes how a change stands: replaces the entry of the same id, or adds one.
+    pub fn record_change(&self, change: ChangeStatus) {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = changes.iter_mut().find(|known| known.id == change.id) {
+            *known = change;
+            return;
+        }
+        if changes.len() == CHANGES_MAX {
+            changes.remove(0);
+        }
+        changes.push(change);
+    }
+
+    /// Every change that this region drove or took part in, newest last.
+    pub fn changes(&self) -> Vec<ChangeStatus> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether telemetry must keep quiet about records: nothing of them may leave their home.
+    pub fn is_isolated(&self) -> bool {
+        self.regime.borrow().mode == Mode::RegionalIsolation
+    }
+
+    /// The trace context of a step inside `parent`, or a new trace.
+    pub fn trace_step(&self, parent: Option<TraceContext>) -> TraceContext {
+        parent.map_or_else(|| self.trace_ids.root(), |parent| self.trace_ids.child(parent))
+    }
+}
+
+/// The timeline under which `me` writes in this regime. A region that is no member writes nothing; it is shown with
+/// incarnation 0.
+pub fn own_timeline(regime: &Regime, me: RegionId) -> Timeline {
+    regime.timeline_of(me).unwrap_or(Timeline { region: me, incarnation: longhaul_core::ids::Incarnation(0) })
+}

@@ -1,0 +1,161 @@
+//! Adopting a regime, in the same critical section as the commits: what lies beyond a cut leaves history in the very
+//! transaction that makes the regime durable. A crash leaves either the old regime with its tail or the new one
+//! without.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use longhaul_core::ids::{Dot, RecordKey, Timeline};
+use longhaul_core::operation::Operation;
+use longhaul_core::regime::{MemberState, Regime};
+use longhaul_core::replication::Position;
+
+use super::recover::{read_log, regime_entry};
+use super::task::Writer;
+use super::transaction::Transaction;
+use super::{Adopted, GateScope};
+use crate::state::{Blocker, OwnLog, own_timeline};
+use crate::store::{QuarantineReason, QuarantineRow, QuarantineState, StoreError};
+
+impl Writer {
+    /// Adopts a chosen regime; an older or equal one changes nothing.
+    pub(super) async fn adopt(&mut self, regime: Regime) -> Result<Adopted, StoreError> {
+        if regime.epoch <= self.regime.epoch {
+            return Ok(Adopted::default());
+        }
+        let mut transaction = Transaction::default();
+        let mut quarantined = 0;
+        let beyond: Vec<(Timeline, u64)> =
+            regime.cuts.iter().filter(|(timeline, cut)| self.position(*timeline).seq > *cut).collect();
+        for (timeline, cut) in &beyond {
+            quarantined += self.truncate(&mut transaction, &regime, *timeline, *cut).await?;
+        }
+        let same_data = regime.dataset_generation == self.regime.dataset_generation;
+        let own = own_timeline(&regime, self.region.id());
+        let new_timeline = own != self.own;
+        transaction.commit.meta.push(regime_entry(&regime));
+        self.clock.observe_floor(regime.hlc_floor_ns);
+        self.regime = Arc::new(regime);
+        self.own = own;
+        self.gate = GateScope::Open;
+        self.rebuild_overlay();
+        self.show_history(&mut transaction).await?;
+        if !new_timeline {
+            self.show_acknowledged(&mut transaction).await?;
+        }
+        // Whoever reads the positions must not find the old regime with them, and nobody may be acknowledged under the
+        // old regime any more: so the regime is published between the commit and the answers.
+        let answers = std::mem::take(&mut transaction.replies);
+        self.commit(transaction).await?;
+        if new_timeline && self.region.own_log() != OwnLog::Unconfirmed {
+            // Nobody can know more of a timeline that begins now.
+            self.region.set_own_log(OwnLog::Confirmed);
+        }
+        if !self.unrepaired.is_empty() {
+            self.region.block(Blocker::Repairing, true);
+        }
+        if !same_data {
+            self.region.peers.forget_reports();
+        }
+        self.region.set_top_up(None);
+        self.region.publish_regime(Arc::clone(&self.regime));
+        self.fence_waiting();
+        self.commit(Transaction { replies: answers, ..Transaction::default() }).await?;
+        self.note_history();
+        tracing::info!(
+            epoch = self.regime.epoch.0,
+            mode = %self.regime.mode,
+            quarantined,
+            "adopted a regime"
+        );
+        Ok(Adopted { changed: true, quarantined })
+    }
+
+    /// Puts the tail of a timeline beyond its cut aside. Records that show it are removed in the same transaction, so
+    /// that operations that arrive later merge as if it had never been; they are fetched again before the region
+    /// serves.
+    async fn truncate(
+        &mut self,
+        transaction: &mut Transaction,
+        regime: &Regime,
+        timeline: Timeline,
+        cut: u64,
+    ) -> Result<u64, StoreError> {
+        let held = self.position(timeline);
+        let tail = read_log(&self.region.store, timeline, cut, held.seq).await?;
+        let boundary = self.region.store.log(timeline, cut.saturating_sub(1), 1, 1).await?.into_iter().next();
+        let position = boundary.filter(|last| cut > 0 && last.dot.seq == cut).map_or(
+            Position { seq: cut, visible: cut, ..Position::START },
+            |last| Position { seq: cut, visible: cut, version: last.version, chain: last.chain },
+        );
+        transaction.load(&self.region, tail.iter().filter_map(|operation| operation.key())).await?;
+        let exposed = exposed_keys(transaction, &tail, Dot { timeline, seq: cut });
+        let evicted = regime.members.get(&timeline.region).is_some_and(|member| member.state == MemberState::Evicted);
+        let reason = if evicted { QuarantineReason::Evicted } else { QuarantineReason::PastCut };
+        let found_ns = self.region.clock.wall_ns();
+        let mut count = 0;
+        for operation in tail.iter().filter(|operation| operation.kind.writes()) {
+            let key = operation.key();
+            let row = QuarantineRow {
+                operation: Operation::clone(operation),
+                reason,
+                epoch: regime.epoch,
+                found_ns,
+                state: QuarantineState::Open,
+                repaired: key.as_ref().is_none_or(|key| !exposed.contains(key)),
+            };
+            if let Some(key) = key.filter(|_| !row.repaired) {
+                self.unrepaired.entry(key).or_default().push(row.clone());
+            }
+            transaction.commit.quarantine.push(row);
+            count += 1;
+        }
+        for key in exposed {
+            transaction.set_record(key, None);
+        }
+        if let Some(queue) = self.unapplied.get_mut(&timeline) {
+            queue.retain(|operation| operation.dot.seq <= cut);
+        }
+        transaction.commit.truncated.push((timeline, cut));
+        transaction.moved(timeline);
+        // Operations up to the cut that were not visible yet become so in `show_history`.
+        let position = Position { visible: held.visible.min(cut), ..position };
+        self.positions.insert(timeline, position);
+        self.vector.set(timeline, cut);
+        self.region.tail.truncate(timeline, cut);
+        Ok(count)
+    }
+
+    /// Everything before a cut is history, and without a durability to wait for everything of one's own is visible.
+    async fn show_history(&mut self, transaction: &mut Transaction) -> Result<(), StoreError> {
+        let hidden: BTreeMap<Timeline, u64> = self
+            .positions
+            .iter()
+            .filter(|(_, position)| position.visible < position.seq)
+            .filter(|(timeline, _)| {
+                self.regime.cuts.0.contains_key(timeline) || (**timeline == self.own && self.shows_at_once())
+            })
+            .map(|(timeline, position)| (*timeline, position.seq))
+            .collect();
+        for (timeline, seq) in hidden {
+            self.show(transaction, timeline, seq).await?;
+        }
+        Ok(())
+    }
+
+    /// Blocks the region while sealed history is missing here, and unblocks it once it is complete.
+    pub(super) fn note_history(&self) {
+        let missing = self.regime.cuts.iter().any(|(timeline, cut)| self.position(timeline).visible < cut);
+        let isolated = self.region.is_isolated();
+        self.region.block(Blocker::CatchingUp, missing && !isolated);
+    }
+}
+
+/// The records that show an operation of this timeline beyond the cut.
+fn exposed_keys(transaction: &Transaction, tail: &[Arc<Operation>], cut: Dot) -> BTreeSet<RecordKey> {
+    let beyond = |dot: Dot| dot.timeline == cut.timeline && dot.seq > cut.seq;
+    tail.iter()
+        .filter_map(|operation| operation.key())
+        .filter(|key| transaction.record(key).is_some_and(|record| beyond(record.dot)))
+        .collect()
+}

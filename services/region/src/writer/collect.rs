@@ -1,0 +1,95 @@
+//! Forgetting: tombstones and log entries behind the stability frontier, and everything foreign on the way to
+//! isolation.
+
+use longhaul_core::digest::bucket;
+use longhaul_core::ids::{RegionId, Timeline};
+use longhaul_core::replication::frontier::{collectable_log, frontier};
+use longhaul_core::replication::{MemberReport, durable_vector};
+
+use super::task::Writer;
+use super::transaction::Transaction;
+use crate::store::{DigestMap, StoreError};
+
+/// Tombstones removed in one commit.
+const TOMBSTONES_PER_COMMIT: usize = 512;
+/// Rows counted at a time.
+const PAGE: usize = 1000;
+
+impl Writer {
+    /// Removes tombstones at or below the frontier and log entries that every member has. Does nothing after a
+    /// divergence: what explains it must not vanish.
+    pub(super) async fn collect(&mut self) -> Result<(), StoreError> {
+        if self.region.counters.divergence_alarms.get() > 0 {
+            return Ok(());
+        }
+        let me = self.region.id();
+        let mut reports = self.region.peers.member_reports();
+        let own = MemberReport::new(self.own.incarnation, self.regime.dataset_generation, &self.positions);
+        reports.insert(me, own);
+        if let Some(stable) = frontier(&self.regime, &reports) {
+            let dead = self.region.store.tombstones(stable, TOMBSTONES_PER_COMMIT).await?;
+            let mut transaction = Transaction::default();
+            transaction.load(&self.region, dead.iter().map(|row| row.key.clone())).await?;
+            for row in &dead {
+                // The record may have been written again since the transaction that the read saw.
+                if transaction.record(&row.key).is_some_and(|now| now.dot == row.dot) {
+                    transaction.set_record(row.key.clone(), None);
+                }
+            }
+            self.region.counters.tombstones_collected.add(dead.len() as u64);
+            self.commit(transaction).await?;
+        }
+        let retained = self.region.config.timings.log_retained;
+        let bounds: Vec<(Timeline, u64)> = collectable_log(&self.regime, &reports)
+            .iter()
+            .map(|(timeline, seq)| {
+                let position = self.position(timeline);
+                // The entry at the bound stays: a cut there needs its chain.
+                let shown = position.visible.min(seq.saturating_sub(1));
+                (timeline, shown.min(position.seq.saturating_sub(retained)))
+            })
+            .filter(|(_, seq)| *seq > 0)
+            .collect();
+        if !bounds.is_empty() {
+            self.region.store.trim_log(&bounds).await?;
+        }
+        Ok(())
+    }
+
+    /// Erases everything that does not belong to this home.
+    pub(super) async fn purge(&mut self) -> Result<(), StoreError> {
+        let me = self.region.id();
+        let keep: Vec<Timeline> = self.positions.keys().copied().filter(|timeline| timeline.region == me).collect();
+        self.region.store.purge(me, &keep).await?;
+        self.positions.retain(|timeline, _| timeline.region == me);
+        self.vector = durable_vector(&self.positions);
+        self.digests.keep_only(me);
+        self.unapplied.retain(|timeline, _| timeline.region == me);
+        self.unrepaired.retain(|key, _| key.home == me);
+        self.rebuild_overlay();
+        self.region.cache.clear();
+        self.region.tail.clear();
+        self.region.visibility.clear();
+        self.region.peers.forget_reports();
+        self.region.publish_digests(&self.positions, self.digests.homes());
+        self.region.publish_positions(self.positions.clone());
+        Ok(())
+    }
+
+    /// Counts a home's digests again from its rows.
+    pub(super) async fn digests_match(&mut self, home: RegionId) -> Result<bool, StoreError> {
+        let mut counted = DigestMap::new();
+        let mut after = None;
+        loop {
+            let page = self.region.store.scan(Some(home), after.as_ref(), PAGE).await?;
+            for row in &page {
+                counted.entry((home, bucket(&row.key.id))).or_default().replace(None, Some(row));
+            }
+            after = page.last().map(|row| row.key.clone());
+            if page.len() < PAGE {
+                break;
+            }
+        }
+        Ok(self.digests.equal(home, &counted))
+    }
+}

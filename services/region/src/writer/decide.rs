@@ -1,0 +1,46 @@
+//! What a person decided about quarantined operations.
+
+use std::collections::BTreeSet;
+
+use longhaul_core::ids::Dot;
+
+use super::Decision;
+use super::task::Writer;
+use super::transaction::Transaction;
+use crate::store::{QuarantineRow, QuarantineState, StoreError};
+
+/// Quarantined operations read at a time.
+const PAGE: usize = 1000;
+
+impl Writer {
+    /// Marks open quarantined operations as decided; returns how many there were.
+    pub(super) async fn decide(&mut self, dots: &[Dot], decision: Decision) -> Result<u64, StoreError> {
+        let dots: BTreeSet<Dot> = dots.iter().copied().collect();
+        let state = match decision {
+            Decision::Merged => QuarantineState::Merged,
+            Decision::Discarded => QuarantineState::Discarded,
+        };
+        let mut transaction = Transaction::default();
+        let mut offset = 0;
+        loop {
+            let page = self.region.store.quarantine(offset, PAGE).await?;
+            offset += page.len() as u64;
+            let last = page.len() < PAGE;
+            let open = page.into_iter().filter(|row| row.state == QuarantineState::Open);
+            let decided = open.filter(|row| dots.contains(&row.operation.dot));
+            transaction.commit.quarantine.extend(decided.map(|row| QuarantineRow { state, ..row }));
+            if last {
+                break;
+            }
+        }
+        for row in transaction.commit.quarantine.iter().filter(|row| !row.repaired) {
+            if let Some(rows) = row.operation.key().and_then(|key| self.unrepaired.get_mut(&key)) {
+                rows.retain(|known| known.operation.dot != row.operation.dot);
+                rows.push(row.clone());
+            }
+        }
+        let count = transaction.commit.quarantine.len() as u64;
+        self.commit(transaction).await?;
+        Ok(count)
+    }
+}

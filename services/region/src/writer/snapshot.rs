@@ -1,0 +1,94 @@
+//! Merging a snapshot, chunk by chunk.
+
+use std::collections::BTreeSet;
+
+use longhaul_core::ids::RecordKey;
+use longhaul_core::record::Record;
+use longhaul_core::replication::snapshot::{SnapshotHeader, gone, merge_positions, merge_row};
+use longhaul_core::replication::{Positions, durable_vector};
+
+use super::SnapshotChunk;
+use super::task::Writer;
+use super::transaction::{Transaction, greatest, remembered_winner};
+use crate::store::StoreError;
+
+/// Local rows compared at a time.
+const PAGE: usize = 512;
+
+impl Writer {
+    /// Merges the rows of one chunk, and removes local rows of the same range that the source had applied and no longer
+    /// has.
+    pub(super) async fn merge_chunk(&mut self, chunk: SnapshotChunk) -> Result<(), StoreError> {
+        let header_vector = durable_vector(&chunk.header.positions);
+        let present: BTreeSet<RecordKey> = chunk.rows.iter().map(|row| row.key.clone()).collect();
+        let mut transaction = Transaction::default();
+        transaction.load(&self.region, present.iter().cloned()).await?;
+        for row in &chunk.rows {
+            let local = transaction.record(&row.key);
+            if merge_row(local, row, &chunk.have) {
+                transaction.commit.idempotency.push(remembered_winner(row));
+                transaction.set_record(row.key.clone(), Some(row.clone()));
+            }
+        }
+        let mut after = chunk.after.clone();
+        loop {
+            let page = self.region.store.scan(chunk.home, after.as_ref(), PAGE).await?;
+            let more = page.len() == PAGE;
+            after = page.last().map(|row| row.key.clone());
+            let within = |row: &&Record| chunk.up_to.as_ref().is_none_or(|end| row.key <= *end);
+            let vanished: Vec<RecordKey> = page
+                .iter()
+                .filter(within)
+                .filter(|row| !present.contains(&row.key) && gone(row, &header_vector))
+                .map(|row| row.key.clone())
+                .collect();
+            transaction.load(&self.region, vanished.iter().cloned()).await?;
+            for key in vanished {
+                transaction.set_record(key, None);
+            }
+            let ended = chunk.up_to.as_ref().is_some_and(|end| after.as_ref().is_none_or(|after| after >= end));
+            if !more || ended {
+                break;
+            }
+        }
+        self.commit(transaction).await
+    }
+
+    /// Takes the snapshot's positions once all of its rows are merged. Refused, with a line that says why, while the
+    /// clock does not admit the snapshot's versions.
+    pub(super) async fn finish_snapshot(&mut self, header: &SnapshotHeader) -> Result<Result<(), String>, StoreError> {
+        let newest = greatest(header.positions.values().map(|position| position.version).chain([header.hlc]));
+        if let Err(error) = self.clock.admit(&newest, self.region.clock.wall_ns()) {
+            return Ok(Err(error.to_string()));
+        }
+        let mut positions: Positions = self.positions.clone();
+        let jumped = merge_positions(&mut positions, header);
+        let mut transaction = Transaction::default();
+        for timeline in &jumped {
+            transaction.commit.forgotten.push(*timeline);
+            self.unapplied.remove(timeline);
+        }
+        let hidden: Vec<_> = header
+            .positions
+            .keys()
+            .filter(|timeline| !jumped.contains(timeline))
+            .map(|timeline| (*timeline, positions.get(timeline).map_or(0, |position| position.visible)))
+            .collect();
+        for timeline in &jumped {
+            if let Some(position) = positions.get(timeline) {
+                self.positions.insert(*timeline, *position);
+                self.vector.set(*timeline, position.seq);
+            }
+            transaction.moved(*timeline);
+        }
+        for (timeline, visible) in hidden {
+            if self.position(timeline).visible < visible {
+                self.show(&mut transaction, timeline, visible).await?;
+            }
+        }
+        self.commit(transaction).await?;
+        self.region.counters.snapshots_merged.add(1);
+        self.note_history();
+        Ok(Ok(()))
+    }
+}

@@ -1,0 +1,336 @@
+//! The writer's loop: take what is there, stage it, commit, publish, answer.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use longhaul_core::ack::AckTracker;
+use longhaul_core::clock::RegionClock;
+use longhaul_core::ids::{RecordKey, Timeline};
+use longhaul_core::limits::COMMIT_BATCH_MAX;
+use longhaul_core::operation::Operation;
+use longhaul_core::record::Record;
+use longhaul_core::regime::Regime;
+use longhaul_core::replication::{Position, Positions, durable_vector};
+use longhaul_core::vector::VersionVector;
+use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::acks::Waiting;
+use super::digests::Digests;
+use super::recover::Recovered;
+use super::transaction::{Reply, Transaction};
+use super::{COMMAND_QUEUE_MAX, Command, GateScope, QueuedWrite, WriterQueues, meta};
+use crate::state::{Region, own_timeline};
+use crate::store::{QuarantineRow, StoreError};
+
+/// How often waiting clients are checked for their deadline.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(20);
+/// With less than this left of its bound, the clock's bound is raised by a commit of its own before anything is
+/// stamped; normally it rides on other commits long before.
+const BOUND_LEFT_MIN_NS: u64 = 500_000_000;
+
+/// The owner of the log.
+pub(crate) struct Writer {
+    pub(super) region: Arc<Region>,
+    pub(super) regime: Arc<Regime>,
+    pub(super) clock: RegionClock,
+    pub(super) clock_upper_ns: u64,
+    pub(super) clock_blocked: bool,
+    /// Durable and in-transaction positions.
+    pub(super) positions: Positions,
+    /// The same as a vector: the context of the next operation.
+    pub(super) vector: VersionVector,
+    /// The timeline that this region writes.
+    pub(super) own: Timeline,
+    pub(super) digests: Digests,
+    pub(super) acks: AckTracker,
+    pub(super) gate: GateScope,
+    /// Who waits for the gate to have no write behind it.
+    pub(super) gate_replies: Vec<oneshot::Sender<()>>,
+    /// Logged operations that are not visible yet, in order.
+    pub(super) unapplied: BTreeMap<Timeline, VecDeque<Arc<Operation>>>,
+    /// The newest unapplied state of each record of the own timeline. Looked up only.
+    pub(super) overlay: HashMap<RecordKey, Record>,
+    /// Clients whose operations are not visible yet, by sequence number.
+    pub(super) waiting: BTreeMap<u64, Vec<Waiting>>,
+    pub(super) waiting_count: usize,
+    /// Records that a removed tail had touched and that are not repaired yet.
+    pub(super) unrepaired: BTreeMap<RecordKey, Vec<QuarantineRow>>,
+}
+
+impl Writer {
+    /// A writer on what was recovered.
+    pub(crate) fn new(region: Arc<Region>, recovered: Recovered) -> Self {
+        let regime = region.regime();
+        let me = region.id();
+        Self {
+            own: own_timeline(&regime, me),
+            vector: durable_vector(&recovered.positions),
+            positions: recovered.positions,
+            clock: recovered.clock,
+            clock_upper_ns: recovered.clock_upper_ns,
+            clock_blocked: false,
+            digests: Digests::new(recovered.digests),
+            acks: AckTracker::new(me),
+            gate: GateScope::Open,
+            gate_replies: Vec::new(),
+            unapplied: recovered.unapplied,
+            overlay: HashMap::new(),
+            waiting: BTreeMap::new(),
+            waiting_count: 0,
+            unrepaired: recovered.unrepaired,
+            region,
+            regime,
+        }
+    }
+
+    /// Runs until `stop`, then commits what is queued. Ends with an error, and without another acknowledgement, when
+    /// the store fails.
+    pub(crate) async fn run(mut self, mut queues: WriterQueues, stop: CancellationToken) -> Result<(), StoreError> {
+        let mut commands = Vec::with_capacity(COMMAND_QUEUE_MAX);
+        let mut writes = Vec::with_capacity(COMMIT_BATCH_MAX);
+        let mut expiry = tokio::time::interval(EXPIRY_INTERVAL);
+        expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.rebuild_overlay();
+        self.region.publish_digests(&self.positions, self.digests.homes());
+        loop {
+            let stopping = tokio::select! {
+                biased;
+                () = stop.cancelled() => true,
+                _ = queues.commands.recv_many(&mut commands, COMMAND_QUEUE_MAX) => false,
+                _ = queues.writes.recv_many(&mut writes, COMMIT_BATCH_MAX) => false,
+                _ = expiry.tick(), if !self.waiting.is_empty() => false,
+            };
+            if stopping {
+                queues.commands.close();
+                queues.writes.close();
+            }
+            while commands.len() < COMMAND_QUEUE_MAX
+                && let Ok(command) = queues.commands.try_recv()
+            {
+                commands.push(command);
+            }
+            while writes.len() < COMMIT_BATCH_MAX
+                && let Ok(write) = queues.writes.try_recv()
+            {
+                writes.push(write);
+            }
+            let idle = commands.is_empty() && writes.is_empty();
+            self.turn(&mut commands, &mut writes).await?;
+            if stopping && idle {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn turn(&mut self, commands: &mut Vec<Command>, writes: &mut Vec<QueuedWrite>) -> Result<(), StoreError> {
+        let mut transaction = Transaction::default();
+        for command in commands.drain(..) {
+            transaction = self.stage_command(transaction, command).await?;
+        }
+        if !writes.is_empty() {
+            self.ensure_bound().await?;
+            transaction.load(&self.region, writes.iter().map(|write| write.request.key.clone())).await?;
+            transaction.recall(&self.region, writes.iter().map(|write| write.request.op_id).collect()).await?;
+            for write in writes.drain(..) {
+                let span = if self.shows_at_once() {
+                    tracing::Span::none()
+                } else {
+                    let trace = write.request.trace.map(longhaul_http::trace::trace_id_text).unwrap_or_default();
+                    tracing::debug_span!("region.ack_wait", trace_id = %trace)
+                };
+                self.stage_write(&mut transaction, write, span);
+            }
+        }
+        self.expire();
+        self.commit(transaction).await?;
+        if self.waiting.is_empty() {
+            for reply in self.gate_replies.drain(..) {
+                let _ = reply.send(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Stages a command; one that must be alone commits what was staged before it.
+    async fn stage_command(&mut self, mut transaction: Transaction, command: Command) -> Result<Transaction, StoreError> {
+        match command {
+            Command::Apply { batch, reply } => {
+                let result = self.stage_batch(&mut transaction, *batch).await?;
+                transaction.replies.push(Reply::Applied(reply, result));
+            }
+            Command::PeerDurable { peer, epoch, durable } => {
+                self.peer_durable(&mut transaction, peer, epoch, &durable).await?;
+            }
+            Command::Marker { kind, trace, reply } => {
+                self.ensure_bound().await?;
+                let result = self.stage_marker(&mut transaction, kind, trace);
+                transaction.replies.push(Reply::Marked(reply, result));
+            }
+            Command::Persist { meta, reply } => {
+                transaction.commit.meta.extend(meta);
+                transaction.replies.push(Reply::Done(reply));
+            }
+            Command::Gate { scope, reply } => {
+                self.gate = scope;
+                if scope == GateScope::Open {
+                    transaction.replies.push(Reply::Done(reply));
+                } else {
+                    self.gate_replies.push(reply);
+                }
+            }
+            Command::AcceptClockJump { reply } => {
+                self.clock.accept_jump(self.region.clock.wall_ns(), self.region.clock.boot_ns());
+                transaction.replies.push(Reply::Done(reply));
+            }
+            alone => {
+                self.commit(std::mem::take(&mut transaction)).await?;
+                self.run_alone(alone).await?;
+            }
+        }
+        Ok(transaction)
+    }
+
+    async fn run_alone(&mut self, command: Command) -> Result<(), StoreError> {
+        match command {
+            Command::Adopt { regime, reply } => {
+                let adopted = self.adopt(*regime).await?;
+                let _ = reply.send(adopted);
+            }
+            Command::Snapshot { chunk, reply } => {
+                self.merge_chunk(*chunk).await?;
+                let _ = reply.send(());
+            }
+            Command::SnapshotFinish { header, reply } => {
+                let result = self.finish_snapshot(&header).await?;
+                let _ = reply.send(result);
+            }
+            Command::Collect { reply } => {
+                self.collect().await?;
+                let _ = reply.send(());
+            }
+            Command::Purge { reply } => {
+                self.purge().await?;
+                let _ = reply.send(());
+            }
+            Command::Repair { keys, rows, reply } => {
+                let left = self.repair(&keys, rows).await?;
+                let _ = reply.send(left);
+            }
+            Command::Decide { dots, decision, reply } => {
+                let decided = self.decide(&dots, decision).await?;
+                let _ = reply.send(decided);
+            }
+            Command::CheckDigests { home, reply } => {
+                let equal = self.digests_match(home).await?;
+                let _ = reply.send(equal);
+            }
+            Command::Apply { .. }
+            | Command::PeerDurable { .. }
+            | Command::Marker { .. }
+            | Command::Persist { .. }
+            | Command::Gate { .. }
+            | Command::AcceptClockJump { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Commits, publishes, and answers.
+    pub(super) async fn commit(&mut self, mut transaction: Transaction) -> Result<(), StoreError> {
+        let mut replies = if transaction.is_empty() {
+            std::mem::take(&mut transaction.replies)
+        } else {
+            let upper = self.bound_needed();
+            if let Some(upper_ns) = upper {
+                transaction.commit.meta.push(bound_entry(upper_ns));
+            }
+            let operations = transaction.commit.operations.len();
+            let (commit, mut committed) = transaction.finish(&self.positions, &mut self.digests);
+            let span = tracing::debug_span!("region.commit", longhaul.commit.operations = operations);
+            self.region.store.commit(commit).instrument(span).await?;
+            self.region.counters.commits.add(1);
+            if let Some(upper_ns) = upper {
+                self.set_bound(upper_ns);
+            }
+            committed.publish(&self.region, &self.positions, &self.digests);
+            committed.replies
+        };
+        for reply in replies.drain(..) {
+            match reply {
+                Reply::Written(waiting) => {
+                    let span = waiting.span.clone();
+                    span.in_scope(|| waiting.answer(&self.region));
+                }
+                Reply::Refused(reply, error) => {
+                    let _ = reply.send(Err(error));
+                }
+                Reply::Applied(reply, result) => {
+                    let _ = reply.send(result);
+                }
+                Reply::Marked(reply, result) => {
+                    let _ = reply.send(result);
+                }
+                Reply::Done(reply) => {
+                    let _ = reply.send(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Blocks a region that starts without all of sealed history.
+    pub(crate) fn note_recovered_history(&self) {
+        self.note_history();
+    }
+
+    /// One timeline's position.
+    pub(super) fn position(&self, timeline: Timeline) -> Position {
+        self.positions.get(&timeline).copied().unwrap_or(Position::START)
+    }
+
+    /// Whether the adopted regime ended this timeline.
+    pub(super) fn is_sealed(&self, timeline: Timeline) -> bool {
+        self.regime.cuts.0.contains_key(&timeline)
+    }
+
+    /// Raises the clock's durable bound by a commit of its own if it is nearly used up.
+    async fn ensure_bound(&mut self) -> Result<(), StoreError> {
+        let now_ns = self.region.clock.wall_ns().max(self.clock.last_ns());
+        if self.clock_upper_ns.saturating_sub(now_ns) >= BOUND_LEFT_MIN_NS {
+            return Ok(());
+        }
+        if let Some(upper_ns) = self.bound_needed() {
+            let commit = crate::store::Commit { meta: vec![bound_entry(upper_ns)], ..Default::default() };
+            self.region.store.commit(commit).await?;
+            self.set_bound(upper_ns);
+        }
+        Ok(())
+    }
+
+    fn bound_needed(&self) -> Option<u64> {
+        self.clock.upper_needed(self.region.clock.wall_ns(), self.region.clock.boot_ns())
+    }
+
+    fn set_bound(&mut self, upper_ns: u64) {
+        self.clock.set_upper(upper_ns);
+        self.clock_upper_ns = self.clock_upper_ns.max(upper_ns);
+    }
+
+    /// The overlay from what is logged and not visible.
+    pub(super) fn rebuild_overlay(&mut self) {
+        self.overlay.clear();
+        for operation in self.unapplied.get(&self.own).into_iter().flatten() {
+            if let (Some(key), Some(record)) = (operation.key(), Record::from_operation(operation)) {
+                self.overlay.insert(key, record);
+            }
+        }
+    }
+}
+
+pub(super) fn bound_entry(upper_ns: u64) -> (String, Bytes) {
+    (meta::CLOCK_UPPER.to_owned(), Bytes::copy_from_slice(&upper_ns.to_be_bytes()))
+}

@@ -1,0 +1,72 @@
+//! Continuous traffic, outside of any run: users play until they are stopped, and only counters are kept.
+
+use std::sync::Arc;
+
+use longhaul_http::client::HttpClient;
+use longhaul_http::clock::SharedClock;
+use longhaul_http::wire::traffic::{TrafficRequest, TrafficStatus};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::run::{LEAD, edges_progress};
+use crate::users::{Cast, Origin, play_edge};
+
+/// Continuous traffic that was started.
+pub(crate) struct Continuous {
+    cast: Arc<Cast>,
+    clock: SharedClock,
+    rate_per_s: f64,
+    start_ns: u64,
+    end_ns: Option<u64>,
+    stop: CancellationToken,
+    players: TaskTracker,
+}
+
+impl Continuous {
+    /// Starts it on `tracker`.
+    pub(crate) fn start(
+        request: TrafficRequest,
+        run_key: &str,
+        client: HttpClient,
+        clock: SharedClock,
+        tracker: &TaskTracker,
+        closing: &CancellationToken,
+    ) -> Self {
+        let rate_per_s = request.workload.rate_per_s;
+        let cast = Cast::new(client, Arc::clone(&clock), run_key, request.edges, &[], request.workload, request.seed);
+        let cast = Arc::new(cast);
+        let origin = Origin::after(&clock, LEAD);
+        let stop = closing.child_token();
+        let players = TaskTracker::new();
+        for edge in 0..cast.edges().len() {
+            let stream = cast.stream(edge, 0.0, request.seconds);
+            let play = play_edge(Arc::clone(&cast), stream, origin, None, stop.clone(), tracker.clone());
+            tracker.spawn(players.track_future(play));
+        }
+        players.close();
+        let end_ns = request.seconds.map(|seconds| origin.boot_ns + (seconds * 1e9) as u64);
+        Self { cast, clock, rate_per_s, start_ns: origin.boot_ns, end_ns, stop, players }
+    }
+
+    /// Sends no further operation.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Whether operations are still being started.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.stop.is_cancelled() && !self.players.is_empty()
+    }
+
+    /// How it goes.
+    pub(crate) fn status(&self) -> TrafficStatus {
+        let now_ns = self.clock.boot_ns();
+        let until_ns = self.end_ns.map_or(now_ns, |end_ns| end_ns.min(now_ns));
+        TrafficStatus {
+            running: self.is_running(),
+            rate_per_s: self.rate_per_s,
+            elapsed_s: until_ns.saturating_sub(self.start_ns) as f64 / 1e9,
+            edges: edges_progress(&self.cast, now_ns),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Session guarantees: read your writes, and monotonic reads.
+//!
+//! A session's operations may overlap, so "before" is not time: it is the chain of session tokens. What an operation's
+//! token had seen is what its ancestors in the chain wrote and read. Writes that were lost, and reads that showed
+//! them, are left out: they are the recovery point, not the session's.
+
+use std::collections::BTreeMap;
+
+use longhaul_core::report::SessionViolations;
+use longhaul_core::version::Version;
+
+use super::history::Case;
+use super::versions::{Shown, showed_a_lost_write, shown};
+use crate::ledger::Consistency;
+
+/// Broken guarantees, and how many reads that asked for a session's or the primary's consistency broke any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Broken {
+    /// Of all reads, whatever they asked for.
+    pub violations: SessionViolations,
+    /// Reads that broke a guarantee although they asked for it.
+    pub promised: u64,
+}
+
+/// Counts them. A read counts at most once for each guarantee.
+pub fn sessions(case: &Case<'_>) -> Broken {
+    let (ledger, history) = (case.ledger, &case.history);
+    let chain = Chain::new(case);
+    // What each session did to each record, in the order in which it was sent.
+    let mut groups: BTreeMap<(u16, u16, u32), Vec<usize>> = BTreeMap::new();
+    for (index, entry) in ledger.entries.iter().enumerate() {
+        groups.entry((entry.edge, entry.session, entry.key)).or_default().push(index);
+    }
+    let mut broken = Broken::default();
+    for group in groups.values_mut().filter(|group| group.len() > 1) {
+        group.sort_by_key(|index| ledger.entries[*index].sent_ns);
+        let mut seen: Vec<(usize, bool, Version)> = Vec::new();
+        for index in group.iter().copied() {
+            let entry = &ledger.entries[index];
+            if entry.acknowledged() {
+                if let Some(version) = history.version[index].filter(|_| !history.lost[index]) {
+                    seen.push((index, true, version));
+                }
+                continue;
+            }
+            if entry.kind.writes() || !entry.succeeded() || showed_a_lost_write(case, entry) {
+                continue;
+            }
+            let now = shown(case, entry);
+            let older = |(earlier, wrote, version): &(usize, bool, Version), wrote_too: bool| {
+                *wrote == wrote_too && now.is_older_than(*version) && chain.precedes(*earlier, index)
+            };
+            let own = seen.iter().any(|earlier| older(earlier, true));
+            let back = seen.iter().any(|earlier| older(earlier, false));
+            broken.violations.read_your_writes += u64::from(own);
+            broken.violations.monotonic_reads += u64::from(back);
+            broken.promised += u64::from((own || back) && entry.consistency != Consistency::Eventual);
+            if let Shown::AtLeast(version) = now {
+                seen.push((index, false, version));
+            }
+        }
+    }
+    broken
+}
+
+/// The forest of session tokens, numbered so that "is an ancestor of" is two comparisons.
+struct Chain {
+    entered: Vec<u32>,
+    left: Vec<u32>,
+}
+
+impl Chain {
+    fn new(case: &Case<'_>) -> Self {
+        let entries = &case.ledger.entries;
+        let index_of: BTreeMap<u32, usize> = entries.iter().enumerate().map(|(index, entry)| (entry.n, index)).collect();
+        let mut children: Vec<Vec<usize>> = vec![Vec::new(); entries.len()];
+        let mut roots = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            match entry.parent.and_then(|parent| index_of.get(&parent)) {
+                Some(parent) => children[*parent].push(index),
+                None => roots.push(index),
+            }
+        }
+        let (mut entered, mut left) = (vec![0; entries.len()], vec![0; entries.len()]);
+        let mut time = 0;
+        // Depth first without recursion: a session's chain is as long as its run.
+        let mut stack: Vec<(usize, bool)> = roots.into_iter().map(|root| (root, false)).collect();
+        while let Some((index, done)) = stack.pop() {
+            time += 1;
+            if done {
+                left[index] = time;
+            } else {
+                entered[index] = time;
+                stack.push((index, true));
+                stack.extend(children[index].iter().map(|child| (*child, false)));
+            }
+        }
+        Self { entered, left }
+    }
+
+    fn precedes(&self, earlier: usize, later: usize) -> bool {
+        self.entered[earlier] < self.entered[later] && self.left[later] < self.left[earlier]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Scene;
+    use super::*;
+
+    #[test]
+    fn a_session_that_goes_back_is_counted_once_for_each_guarantee() {
+        let mut scene = Scene::new();
+        let (old, new) = (scene.put(0, 1.0, 1.1), scene.put(0, 2.0, 2.1));
+        scene.remember("eu", &[old, new]);
+        let fresh = scene.read(0, 3.0, 3.1, Some(new));
+        let back = scene.read(0, 4.0, 4.1, Some(old));
+        scene.chain(&[old, new, fresh, back]);
+        let broken = scene.judge(sessions);
+        assert_eq!(broken.violations, SessionViolations { read_your_writes: 1, monotonic_reads: 1 });
+        assert_eq!(broken.promised, 0);
+        scene.ledger.entries[back].consistency = Consistency::Session;
+        assert_eq!(scene.judge(sessions).promised, 1);
+    }
+
+    #[test]
+    fn what_a_token_did_not_carry_was_not_promised() {
+        let mut scene = Scene::new();
+        let (first, own) = (scene.put(0, 1.0, 1.1), scene.put(0, 2.0, 2.1));
+        scene.remember("eu", &[first, own]);
+        // The read was sent with the token of the first write: the second was still on its way.
+        let read = scene.read(0, 2.05, 2.2, Some(first));
+        scene.chain(&[first, own]);
+        scene.chain(&[first, read]);
+        assert_eq!(scene.judge(sessions), Broken::default());
+    }
+
+    #[test]
+    fn a_lost_write_is_not_held_against_the_session() {
+        let mut scene = Scene::new();
+        let (kept, lost) = (scene.put(0, 1.0, 1.1), scene.put(0, 2.0, 2.1));
+        scene.remember("eu", &[kept]);
+        let saw = scene.read(0, 3.0, 3.1, Some(lost));
+        let after = scene.read(0, 9.0, 9.1, Some(kept));
+        scene.chain(&[kept, lost, saw, after]);
+        assert_eq!(scene.judge(sessions), Broken::default());
+    }
+}

@@ -1,0 +1,55 @@
+//! What a read showed, in the order of versions: the one place that knows what "older" means.
+//!
+//! A read of an absent record shows no version. It is taken for the newest delete that may have been what it saw: one
+//! that began before the read ended. If a delete of unknown version may have, nothing can be held against the read.
+
+use longhaul_core::version::Version;
+
+use super::history::Case;
+use crate::ledger::Entry;
+use crate::value::Observed;
+use crate::workload::Kind;
+
+/// How new a read's answer was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// As new as this version (`Version::ZERO`: as before the first write).
+    AtLeast(Version),
+    /// It cannot be told.
+    Anything,
+}
+
+impl Shown {
+    /// Whether it was older than `version`.
+    pub fn is_older_than(self, version: Version) -> bool {
+        matches!(self, Self::AtLeast(shown) if shown < version)
+    }
+}
+
+/// How new the answer of a read was.
+pub fn shown(case: &Case<'_>, read: &Entry) -> Shown {
+    match (read.observed, read.version) {
+        (Observed::Absent, _) => {
+            let (ledger, history) = (case.ledger, &case.history);
+            let mut newest = Version::ZERO;
+            for index in &history.writes[read.key as usize] {
+                let write = &ledger.entries[*index];
+                if write.kind == Kind::Delete && write.write_ns < read.ended_ns {
+                    match history.version[*index] {
+                        Some(version) => newest = newest.max(version),
+                        None => return Shown::Anything,
+                    }
+                }
+            }
+            Shown::AtLeast(newest)
+        }
+        (Observed::Value(_), Some(version)) => Shown::AtLeast(version),
+        _ => Shown::Anything,
+    }
+}
+
+/// Whether the read showed a write that was lost later: what follows from that is part of the recovery point.
+pub fn showed_a_lost_write(case: &Case<'_>, read: &Entry) -> bool {
+    let Observed::Value(op_id) = read.observed else { return false };
+    case.history.entry_of.get(&op_id).is_some_and(|index| case.history.lost[*index])
+}
