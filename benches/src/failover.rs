@@ -31,7 +31,6 @@ use crate::figures::{Figure, Target};
 
 /// Failovers measured at the same time; they mostly wait.
 const AT_ONCE: usize = 4;
-const TOPOLOGY: &str = include_str!("../../regions/three-continents.toml");
 
 /// The phases of one failover, milliseconds since the fault.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +41,7 @@ struct Times {
 }
 
 pub(crate) async fn measure(seeds: u64) -> anyhow::Result<Vec<Figure>> {
-    let topology = Topology::parse("regions/three-continents.toml", TOPOLOGY, &longhaul_core::rtt::builtin)?;
+    let topology = Topology::shipped("three-continents").context("a shipped topology")??;
     let runs = futures::stream::iter(0..seeds).map(|seed| one(&topology, seed)).buffer_unordered(AT_ONCE);
     let times: Vec<anyhow::Result<Times>> = runs.collect().await;
     let times: Vec<Times> = times.into_iter().collect::<anyhow::Result<_>>()?;

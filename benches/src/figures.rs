@@ -47,7 +47,7 @@ impl Figure {
 /// The table.
 pub(crate) fn table(figures: &[Figure]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_BORDERS_ONLY);
+    table.load_style(presets::UTF8_BORDERS_ONLY);
     table.set_header(["part", "figure", "value", "unit", "target", ""]);
     for figure in figures {
         let target = match figure.target {

@@ -59,10 +59,6 @@ impl Role {
         bail!("the role at {} is not ready after 10 s", self.address)
     }
 
-    /// Resident memory, bytes.
-    pub(crate) fn resident_bytes(&self) -> anyhow::Result<u64> {
-        resident_bytes(self.child.id().context("the role has ended")?)
-    }
 
     /// Ends it.
     pub(crate) async fn stop(mut self) {

@@ -15,6 +15,7 @@ use longhaul_http::net::{Listener, SharedNet};
 use longhaul_http::problem::Problem;
 use longhaul_http::wire::links::{LINK_BYTES_PATH, LINK_PATH, LINKS_PATH, LINKS_RESET_PATH, LinkBytesView, LinkView};
 use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi;
 
 use crate::relay::{PatchLinkError, Relay, RelayConfig, StartRelayError};
 
@@ -52,6 +53,18 @@ pub async fn run(deps: Deps, listener: Listener, shutdown: CancellationToken) ->
     Ok(served?)
 }
 
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "longhaul link", description = "Links between locations, and changing them while traffic flows."),
+    paths(list, show, change, reset_to_declared, bytes)
+)]
+struct Document;
+
+/// The OpenAPI document of the link role.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    Document::openapi()
+}
+
 /// The API over running relays.
 pub fn router(relay: Arc<Relay>, token: Option<String>) -> Router {
     Router::new()
@@ -64,10 +77,16 @@ pub fn router(relay: Arc<Relay>, token: Option<String>) -> Router {
         .with_state(relay)
 }
 
+/// Every directed link, declared and as it is now.
+#[utoipa::path(get, path = LINKS_PATH, responses((status = 200, body = Vec<LinkView>)))]
 async fn list(State(relay): State<Arc<Relay>>) -> Json<Vec<LinkView>> {
     Json(relay.links())
 }
 
+/// One directed link.
+#[utoipa::path(get, path = LINK_PATH,
+    params(("from" = String, Path, description = "From which location"), ("to" = String, Path, description = "To which location")),
+    responses((status = 200, body = LinkView), (status = 404, body = Problem)))]
 async fn show(
     State(relay): State<Arc<Relay>>,
     Path((from, to)): Path<(String, String)>,
@@ -75,6 +94,10 @@ async fn show(
     relay.link(&from, &to).map(Json).map_err(problem)
 }
 
+/// Changes one directed link while traffic flows; absent fields stay as they are.
+#[utoipa::path(patch, path = LINK_PATH, request_body = LinkPatch,
+    params(("from" = String, Path, description = "From which location"), ("to" = String, Path, description = "To which location")),
+    responses((status = 200, body = LinkView), (status = 400, body = Problem), (status = 404, body = Problem)))]
 async fn change(
     State(relay): State<Arc<Relay>>,
     Path((from, to)): Path<(String, String)>,
@@ -85,10 +108,14 @@ async fn change(
     relay.patch(&from, &to, &patch).map(Json).map_err(problem)
 }
 
+/// Puts every link back to its declared profile.
+#[utoipa::path(post, path = LINKS_RESET_PATH, responses((status = 200, body = Vec<LinkView>)))]
 async fn reset_to_declared(State(relay): State<Arc<Relay>>) -> Json<Vec<LinkView>> {
     Json(relay.reset_to_declared())
 }
 
+/// What crossed each link since the start, by cause.
+#[utoipa::path(get, path = LINK_BYTES_PATH, responses((status = 200, body = Vec<LinkBytesView>)))]
 async fn bytes(State(relay): State<Arc<Relay>>) -> Json<Vec<LinkBytesView>> {
     Json(relay.bytes())
 }

@@ -74,9 +74,9 @@ pub async fn survey(
 ) -> (Measurements, Vec<ProbeError>) {
     let mut measurements = Measurements::new();
     let mut failures = Vec::new();
-    let mut answers = futures::stream::iter(pairs)
-        .map(|pair| async move { (pair, measure(client, pair, samples, deadline).await) })
-        .buffer_unordered(CONCURRENT_PAIRS);
+    let asks: Vec<_> =
+        pairs.iter().map(|pair| async move { (pair, measure(client, pair, samples, deadline).await) }).collect();
+    let mut answers = futures::stream::iter(asks).buffer_unordered(CONCURRENT_PAIRS);
     while let Some((pair, answer)) = answers.next().await {
         match answer {
             Ok(Some(figure)) => {

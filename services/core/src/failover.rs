@@ -63,7 +63,8 @@ pub struct Inputs {
 pub enum Decision {
     /// Ask these regions for their rolling hash at these dots ([`Inputs::chains`]), then plan again.
     Verify(Vec<ChainQuery>),
-    /// The candidate fetches these, then plan again with its new position. If a source is lost meanwhile, drop it from
+    /// The candidate fetches these and takes them only while it has adopted no later regime than the one that this was
+    /// planned from (a later one may have cut the timeline); then plan again with its new position. If a source is lost meanwhile, drop it from
     /// [`Inputs::fenced`] and plan again.
     TopUp {
         /// The next primary.
@@ -157,9 +158,7 @@ pub enum FailoverRefusal {
         best: u64,
     },
     /// Two regions have different histories under one number.
-    #[error(
-        "regions {a} and {b} have different operations at {dot}; stop, keep both, and compare them"
-    )]
+    #[error("regions {a} and {b} have different operations at {dot}; stop, keep both, and compare them")]
     Diverged {
         /// One.
         a: RegionId,
@@ -171,11 +170,7 @@ pub enum FailoverRefusal {
 }
 
 fn list(regions: &BTreeSet<RegionId>) -> String {
-    regions
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+    regions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Plans the failover of the regime's primary.
@@ -183,11 +178,7 @@ pub fn plan(current: &Regime, inputs: &Inputs) -> Result<Decision, FailoverRefus
     let (Mode::ActivePassive, Some(old)) = (current.mode, current.primary) else {
         return Err(FailoverRefusal::NoPrimary(current.mode));
     };
-    let survey = Survey {
-        current,
-        inputs,
-        old,
-    };
+    let survey = Survey { current, inputs, old };
     survey.check_majority()?;
     let mut gave_up = survey.check_heard()?;
     let best = survey.best();
@@ -201,9 +192,7 @@ pub fn plan(current: &Regime, inputs: &Inputs) -> Result<Decision, FailoverRefus
     if !fetches.is_empty() {
         return Ok(Decision::TopUp { candidate, fetches });
     }
-    Ok(Decision::Flip(Box::new(
-        survey.flip(candidate, &best, gave_up),
-    )))
+    Ok(Decision::Flip(Box::new(survey.flip(candidate, &best, gave_up))))
 }
 
 struct Survey<'a> {
@@ -214,29 +203,17 @@ struct Survey<'a> {
 
 impl Survey<'_> {
     fn old_timeline(&self) -> Timeline {
-        Timeline {
-            region: self.old,
-            incarnation: self.current.members[&self.old].incarnation,
-        }
+        Timeline { region: self.old, incarnation: self.current.members[&self.old].incarnation }
     }
 
     /// The timelines of history: every sealed one, and the old primary's.
     fn timelines(&self) -> BTreeSet<Timeline> {
-        self.current
-            .cuts
-            .iter()
-            .map(|(timeline, _)| timeline)
-            .chain([self.old_timeline()])
-            .collect()
+        self.current.cuts.iter().map(|(timeline, _)| timeline).chain([self.old_timeline()]).collect()
     }
 
     /// How much of a timeline a region has that belongs to history. Beyond a cut nothing counts.
     fn has(&self, region: RegionId, timeline: Timeline) -> u64 {
-        let seq = self.inputs.fenced[&region]
-            .position
-            .positions
-            .get(&timeline)
-            .map_or(0, |(seq, _)| *seq);
+        let seq = self.inputs.fenced[&region].position.positions.get(&timeline).map_or(0, |(seq, _)| *seq);
         if timeline == self.old_timeline() || !self.sealed(timeline) {
             return seq;
         }
@@ -244,25 +221,16 @@ impl Survey<'_> {
     }
 
     fn sealed(&self, timeline: Timeline) -> bool {
-        self.current
-            .cuts
-            .iter()
-            .any(|(sealed, _)| sealed == timeline)
+        self.current.cuts.iter().any(|(sealed, _)| sealed == timeline)
     }
 
     fn fenced(&self) -> impl Iterator<Item = RegionId> + '_ {
-        self.inputs
-            .fenced
-            .keys()
-            .copied()
-            .filter(|region| self.current.members.contains_key(region))
+        self.inputs.fenced.keys().copied().filter(|region| self.current.members.contains_key(region))
     }
 
     /// Followers that were heard and are known to have kept what they acknowledged.
     fn heard_followers(&self) -> BTreeSet<RegionId> {
-        self.fenced()
-            .filter(|region| *region != self.old && self.current.is_active(*region))
-            .collect()
+        self.fenced().filter(|region| *region != self.old && self.current.is_active(*region)).collect()
     }
 
     fn check_majority(&self) -> Result<(), FailoverRefusal> {
@@ -271,18 +239,9 @@ impl Survey<'_> {
         if heard >= needed {
             return Ok(());
         }
-        let missing = self
-            .current
-            .members
-            .keys()
-            .copied()
-            .filter(|region| !self.inputs.fenced.contains_key(region))
-            .collect();
-        Err(FailoverRefusal::NoMajority {
-            heard,
-            needed,
-            missing,
-        })
+        let missing =
+            self.current.members.keys().copied().filter(|region| !self.inputs.fenced.contains_key(region)).collect();
+        Err(FailoverRefusal::NoMajority { heard, needed, missing })
     }
 
     /// Whether every acknowledged write is with somebody who was heard. The old primary itself has them all.
@@ -303,21 +262,14 @@ impl Survey<'_> {
                     missing: followers.difference(&heard).copied().collect(),
                 })
             }
-            Durability::Sync => {
-                heard
-                    .is_disjoint(&self.current.in_sync)
-                    .then(|| FailoverRefusal::NoInSync {
-                        in_sync: self.current.in_sync.clone(),
-                    })
-            }
+            Durability::Sync => heard
+                .is_disjoint(&self.current.in_sync)
+                .then(|| FailoverRefusal::NoInSync { in_sync: self.current.in_sync.clone() }),
         };
         self.unless_allowed(refusal)
     }
 
-    fn unless_allowed(
-        &self,
-        refusal: Option<FailoverRefusal>,
-    ) -> Result<Vec<FailoverRefusal>, FailoverRefusal> {
+    fn unless_allowed(&self, refusal: Option<FailoverRefusal>) -> Result<Vec<FailoverRefusal>, FailoverRefusal> {
         match refusal {
             Some(refusal) if !self.inputs.allow_data_loss => Err(refusal),
             other => Ok(other.into_iter().collect()),
@@ -328,30 +280,15 @@ impl Survey<'_> {
     fn best(&self) -> BTreeMap<Timeline, u64> {
         self.timelines()
             .into_iter()
-            .map(|timeline| {
-                (
-                    timeline,
-                    self.fenced()
-                        .map(|region| self.has(region, timeline))
-                        .max()
-                        .unwrap_or(0),
-                )
-            })
+            .map(|timeline| (timeline, self.fenced().map(|region| self.has(region, timeline)).max().unwrap_or(0)))
             .collect()
     }
 
-    fn check_prefix(
-        &self,
-        best: &BTreeMap<Timeline, u64>,
-    ) -> Result<Vec<FailoverRefusal>, FailoverRefusal> {
+    fn check_prefix(&self, best: &BTreeMap<Timeline, u64>) -> Result<Vec<FailoverRefusal>, FailoverRefusal> {
         let mut gave_up = Vec::new();
         for (timeline, cut) in self.current.cuts.iter() {
             let best = best.get(&timeline).copied().unwrap_or(0);
-            let hole = (best < cut).then_some(FailoverRefusal::PrefixMissing {
-                timeline,
-                cut,
-                best,
-            });
+            let hole = (best < cut).then_some(FailoverRefusal::PrefixMissing { timeline, cut, best });
             gave_up.extend(self.unless_allowed(hole)?);
         }
         Ok(gave_up)
@@ -361,13 +298,7 @@ impl Survey<'_> {
     /// hashes are still unknown.
     fn check_chains(&self) -> Result<Vec<ChainQuery>, FailoverRefusal> {
         let timeline = self.old_timeline();
-        let position = |region: RegionId| {
-            self.inputs.fenced[&region]
-                .position
-                .positions
-                .get(&timeline)
-                .copied()
-        };
+        let position = |region: RegionId| self.inputs.fenced[&region].position.positions.get(&timeline).copied();
         let mut known: Vec<(u64, Chain, RegionId)> = self
             .fenced()
             .filter_map(|region| position(region).map(|(seq, chain)| (seq, chain, region)))
@@ -377,15 +308,8 @@ impl Survey<'_> {
         let mut queries = Vec::new();
         for pair in known.windows(2) {
             let [(short, short_chain, a), (long, long_chain, b)] = [pair[0], pair[1]];
-            let dot = Dot {
-                timeline,
-                seq: short,
-            };
-            let there = if short == long {
-                Some(long_chain)
-            } else {
-                self.inputs.chains.get(&(b, dot)).copied()
-            };
+            let dot = Dot { timeline, seq: short };
+            let there = if short == long { Some(long_chain) } else { self.inputs.chains.get(&(b, dot)).copied() };
             match there {
                 None => queries.push(ChainQuery { region: b, dot }),
                 Some(chain) if chain != short_chain => {
@@ -400,110 +324,53 @@ impl Survey<'_> {
     /// The region with the most history; ties go to the best placed for users.
     fn choose(&self) -> Result<RegionId, FailoverRefusal> {
         let eligible = |region: &RegionId| match self.current.durability {
-            Durability::Sync if !self.inputs.allow_data_loss => {
-                self.current.in_sync.contains(region)
-            }
+            Durability::Sync if !self.inputs.allow_data_loss => self.current.in_sync.contains(region),
             _ => true,
         };
-        let candidates: BTreeSet<RegionId> = self
-            .heard_followers()
-            .into_iter()
-            .filter(eligible)
-            .collect();
-        if let Some(wanted) = self
-            .inputs
-            .prefer
-            .filter(|region| candidates.contains(region))
-        {
+        let candidates: BTreeSet<RegionId> = self.heard_followers().into_iter().filter(eligible).collect();
+        if let Some(wanted) = self.inputs.prefer.filter(|region| candidates.contains(region)) {
             return Ok(wanted);
         }
-        let sealed = |region: RegionId| -> u64 {
-            self.current
-                .cuts
-                .iter()
-                .map(|(t, _)| self.has(region, t))
-                .sum()
-        };
-        let rank = |region: RegionId| {
-            self.inputs
-                .latency_rank
-                .get(&region)
-                .copied()
-                .unwrap_or(u32::MAX)
-        };
+        let sealed = |region: RegionId| -> u64 { self.current.cuts.iter().map(|(t, _)| self.has(region, t)).sum() };
+        let rank = |region: RegionId| self.inputs.latency_rank.get(&region).copied().unwrap_or(u32::MAX);
         candidates
             .iter()
             .copied()
             .max_by_key(|region| {
                 let newest = self.has(*region, self.old_timeline());
-                (
-                    newest,
-                    sealed(*region),
-                    std::cmp::Reverse(rank(*region)),
-                    std::cmp::Reverse(*region),
-                )
+                (newest, sealed(*region), std::cmp::Reverse(rank(*region)), std::cmp::Reverse(*region))
             })
-            .ok_or_else(|| FailoverRefusal::NoCandidate {
-                fenced: self.fenced().collect(),
-            })
+            .ok_or_else(|| FailoverRefusal::NoCandidate { fenced: self.fenced().collect() })
     }
 
     fn missing(&self, candidate: RegionId, best: &BTreeMap<Timeline, u64>) -> Vec<Fetch> {
         let mut fetches = Vec::new();
         for (timeline, up_to) in best {
             let after = self.has(candidate, *timeline);
-            let source = self
-                .fenced()
-                .find(|region| self.has(*region, *timeline) == *up_to);
+            let source = self.fenced().find(|region| self.has(*region, *timeline) == *up_to);
             if let (true, Some(from)) = (after < *up_to, source) {
-                fetches.push(Fetch {
-                    from,
-                    timeline: *timeline,
-                    after,
-                    up_to: *up_to,
-                });
+                fetches.push(Fetch { from, timeline: *timeline, after, up_to: *up_to });
             }
         }
         fetches
     }
 
-    fn flip(
-        &self,
-        candidate: RegionId,
-        best: &BTreeMap<Timeline, u64>,
-        gave_up: Vec<FailoverRefusal>,
-    ) -> Flip {
+    fn flip(&self, candidate: RegionId, best: &BTreeMap<Timeline, u64>, gave_up: Vec<FailoverRefusal>) -> Flip {
         let inputs = self.inputs;
         let mut regime = self.current.clone();
-        let promised = inputs
-            .fenced
-            .values()
-            .map(|fenced| fenced.promised_epoch)
-            .max()
-            .unwrap_or_default();
+        let promised = inputs.fenced.values().map(|fenced| fenced.promised_epoch).max().unwrap_or_default();
         regime.epoch = self.current.epoch.next().max(promised);
         regime.primary = Some(candidate);
-        regime.cuts = best
-            .iter()
-            .map(|(timeline, seq)| (*timeline, *seq))
-            .collect();
+        regime.cuts = best.iter().map(|(timeline, seq)| (*timeline, *seq)).collect();
         for region in [self.old, candidate] {
             if let Some(member) = regime.members.get_mut(&region) {
                 member.incarnation = member.incarnation.next();
             }
         }
-        let newest = inputs
-            .fenced
-            .values()
-            .map(|fenced| fenced.position.max_version.time_ns)
-            .max()
-            .unwrap_or(0);
+        let newest = inputs.fenced.values().map(|fenced| fenced.position.max_version.time_ns).max().unwrap_or(0);
         regime.hlc_floor_ns = regime.hlc_floor_ns.max(newest.saturating_add(1));
         regime.in_sync = if regime.durability == Durability::Sync {
-            self.heard_followers()
-                .into_iter()
-                .filter(|region| *region != candidate)
-                .collect()
+            self.heard_followers().into_iter().filter(|region| *region != candidate).collect()
         } else {
             BTreeSet::new()
         };
@@ -517,17 +384,8 @@ impl Survey<'_> {
         };
         let cut = best.get(&self.old_timeline()).copied().unwrap_or(0);
         let predicted_loss = inputs.last_head.map(|head| head.saturating_sub(cut));
-        debug_assert!(
-            regime
-                .members
-                .get(&candidate)
-                .is_some_and(|member| member.state == MemberState::Active)
-        );
-        Flip {
-            regime,
-            predicted_loss,
-            gave_up,
-        }
+        debug_assert!(regime.members.get(&candidate).is_some_and(|member| member.state == MemberState::Active));
+        Flip { regime, predicted_loss, gave_up }
     }
 }
 

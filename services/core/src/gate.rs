@@ -12,18 +12,7 @@ use crate::regime::{Durability, Mode, Regime, Stage};
 
 /// How fresh a read has to be.
 #[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Default,
-    Serialize,
-    Deserialize,
-    utoipa::ToSchema,
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, utoipa::ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Consistency {
@@ -137,14 +126,8 @@ pub fn write_gate(
     if regime.frozen_homes.contains(&home) && home != me {
         return Err(GateRefusal::WrongHome { home });
     }
-    let stage = regime
-        .transition
-        .as_ref()
-        .map(|transition| transition.stage);
-    let next = regime
-        .transition
-        .as_ref()
-        .and_then(|transition| transition.target.primary);
+    let stage = regime.transition.as_ref().map(|transition| transition.stage);
+    let next = regime.transition.as_ref().and_then(|transition| transition.target.primary);
     match regime.mode {
         Mode::ActivePassive => {
             let primary = regime.primary.ok_or(GateRefusal::NotReady)?;
@@ -159,11 +142,7 @@ pub fn write_gate(
                 _ => {}
             }
             standing(regime, me, ready)?;
-            if lease_valid {
-                Ok(())
-            } else {
-                Err(GateRefusal::NoLease)
-            }
+            if lease_valid { Ok(()) } else { Err(GateRefusal::NoLease) }
         }
         Mode::ActiveActive => {
             match (stage, next) {
@@ -191,12 +170,7 @@ pub fn write_gate(
 
 /// Whether region `me` may serve a read of a record with this home. A `primary` read in active-passive is answered only
 /// if [`still_acknowledges`] holds **after** the value was read.
-pub fn read_gate(
-    regime: &Regime,
-    me: RegionId,
-    home: RegionId,
-    consistency: Consistency,
-) -> Result<(), GateRefusal> {
+pub fn read_gate(regime: &Regime, me: RegionId, home: RegionId, consistency: Consistency) -> Result<(), GateRefusal> {
     if !regime.members.contains_key(&home) {
         return Err(GateRefusal::UnknownHome { home });
     }
@@ -217,11 +191,7 @@ pub fn read_gate(
 }
 
 fn standing(regime: &Regime, me: RegionId, ready: bool) -> Result<(), GateRefusal> {
-    if ready && regime.is_active(me) {
-        Ok(())
-    } else {
-        Err(GateRefusal::NotReady)
-    }
+    if ready && regime.is_active(me) { Ok(()) } else { Err(GateRefusal::NotReady) }
 }
 
 /// Whether a write that was accepted under one regime may be acknowledged under the present one. To be asked at the
@@ -229,12 +199,7 @@ fn standing(regime: &Regime, me: RegionId, ready: bool) -> Result<(), GateRefusa
 ///
 /// The region's timeline must be the same one: a new incarnation says that the old timeline was sealed, so whether the
 /// write belongs to history is not known here. In active-passive the region must be the primary now and hold its lease.
-pub fn still_acknowledges(
-    at_accept: &Regime,
-    now: &Regime,
-    me: RegionId,
-    lease_valid: bool,
-) -> bool {
+pub fn still_acknowledges(at_accept: &Regime, now: &Regime, me: RegionId, lease_valid: bool) -> bool {
     if now.epoch < at_accept.epoch || at_accept.timeline_of(me) != now.timeline_of(me) {
         return false;
     }
@@ -261,18 +226,14 @@ pub struct DurableAck {
 pub fn acknowledged_seq(regime: &Regime, head: u64, acks: &BTreeMap<RegionId, DurableAck>) -> u64 {
     let durable_at = |region: &RegionId| {
         let member_counts = regime.is_active(*region) && Some(*region) != regime.primary;
-        acks.get(region)
-            .filter(|ack| member_counts && ack.epoch == regime.epoch)
-            .map_or(0, |ack| ack.seq)
+        acks.get(region).filter(|ack| member_counts && ack.epoch == regime.epoch).map_or(0, |ack| ack.seq)
     };
     let reached = match regime.durability {
         Durability::Local => head,
         Durability::Semi(k) => {
             let mut seqs: Vec<u64> = regime.members.keys().map(durable_at).collect();
             seqs.sort_unstable_by(|a, b| b.cmp(a));
-            usize::from(k)
-                .checked_sub(1)
-                .map_or(head, |last| seqs.get(last).copied().unwrap_or(0))
+            usize::from(k).checked_sub(1).map_or(head, |last| seqs.get(last).copied().unwrap_or(0))
         }
         Durability::Sync => regime.in_sync.iter().map(durable_at).min().unwrap_or(head),
     };
@@ -281,12 +242,8 @@ pub fn acknowledged_seq(regime: &Regime, head: u64, acks: &BTreeMap<RegionId, Du
 
 /// Whether operations may travel between regions: always, except in isolation before homes are merged again.
 pub fn may_replicate(regime: &Regime) -> bool {
-    let stage = regime
-        .transition
-        .as_ref()
-        .map(|transition| transition.stage);
-    regime.mode != Mode::RegionalIsolation
-        || matches!(stage, Some(Stage::Merging | Stage::Draining))
+    let stage = regime.transition.as_ref().map(|transition| transition.stage);
+    regime.mode != Mode::RegionalIsolation || matches!(stage, Some(Stage::Merging | Stage::Draining))
 }
 
 #[cfg(test)]

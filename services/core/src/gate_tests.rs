@@ -15,11 +15,7 @@ fn at_stage(mut regime: Regime, stage: Stage, mode: Mode, primary: Option<u16>) 
     regime.transition = Some(Transition {
         id: Uuid::nil(),
         coordinator: RegionId(1),
-        target: Target {
-            mode,
-            primary: primary.map(RegionId),
-            durability: Durability::Local,
-        },
+        target: Target { mode, primary: primary.map(RegionId), durability: Durability::Local },
         stage,
         deadline_ms: 1000,
     });
@@ -35,65 +31,29 @@ fn active_passive_writes_at_the_primary_with_a_lease_only() {
     let regime = regime(Mode::ActivePassive, Durability::Local);
     assert_eq!(write(&regime, 1, 3), Ok(()));
     let refused = write(&regime, 2, 2).unwrap_err();
-    assert_eq!(
-        (refused.code(), refused.hint()),
-        (ErrorCode::NotPrimary, Some(RegionId(1)))
-    );
-    assert_eq!(
-        write_gate(&regime, RegionId(1), RegionId(1), false, true),
-        Err(GateRefusal::NoLease)
-    );
-    assert_eq!(
-        write_gate(&regime, RegionId(1), RegionId(1), true, false),
-        Err(GateRefusal::NotReady)
-    );
-    assert_eq!(
-        write(&regime, 1, 9).unwrap_err().code(),
-        ErrorCode::UnknownHome
-    );
+    assert_eq!((refused.code(), refused.hint()), (ErrorCode::NotPrimary, Some(RegionId(1))));
+    assert_eq!(write_gate(&regime, RegionId(1), RegionId(1), false, true), Err(GateRefusal::NoLease));
+    assert_eq!(write_gate(&regime, RegionId(1), RegionId(1), true, false), Err(GateRefusal::NotReady));
+    assert_eq!(write(&regime, 1, 9).unwrap_err().code(), ErrorCode::UnknownHome);
 }
 
 #[test]
 fn a_drain_holds_the_primary_and_names_the_next_one() {
-    let draining = at_stage(
-        regime(Mode::ActivePassive, Durability::Local),
-        Stage::Draining,
-        Mode::ActivePassive,
-        Some(2),
-    );
+    let draining =
+        at_stage(regime(Mode::ActivePassive, Durability::Local), Stage::Draining, Mode::ActivePassive, Some(2));
     let refused = write(&draining, 1, 1).unwrap_err();
-    assert_eq!(
-        (refused.code(), refused.hint()),
-        (ErrorCode::Switching, Some(RegionId(2)))
-    );
-    let announced = at_stage(
-        regime(Mode::ActivePassive, Durability::Local),
-        Stage::Announced,
-        Mode::ActivePassive,
-        Some(2),
-    );
+    assert_eq!((refused.code(), refused.hint()), (ErrorCode::Switching, Some(RegionId(2))));
+    let announced =
+        at_stage(regime(Mode::ActivePassive, Durability::Local), Stage::Announced, Mode::ActivePassive, Some(2));
     assert_eq!(write(&announced, 1, 1), Ok(()));
 }
 
 #[test]
 fn on_the_way_to_isolation_only_the_home_writes() {
-    let both = at_stage(
-        regime(Mode::ActiveActive, Durability::Local),
-        Stage::HomeOnly,
-        Mode::RegionalIsolation,
-        None,
-    );
+    let both = at_stage(regime(Mode::ActiveActive, Durability::Local), Stage::HomeOnly, Mode::RegionalIsolation, None);
     assert_eq!(write(&both, 2, 2), Ok(()));
-    assert_eq!(
-        write(&both, 2, 3),
-        Err(GateRefusal::WrongHome { home: RegionId(3) })
-    );
-    let one = at_stage(
-        regime(Mode::ActivePassive, Durability::Local),
-        Stage::HomeOnly,
-        Mode::RegionalIsolation,
-        None,
-    );
+    assert_eq!(write(&both, 2, 3), Err(GateRefusal::WrongHome { home: RegionId(3) }));
+    let one = at_stage(regime(Mode::ActivePassive, Durability::Local), Stage::HomeOnly, Mode::RegionalIsolation, None);
     assert_eq!(write(&one, 1, 1), Ok(()));
     assert_eq!(write(&one, 1, 2).unwrap_err().code(), ErrorCode::Switching);
     assert_eq!(write(&one, 2, 2).unwrap_err().code(), ErrorCode::NotPrimary);
@@ -101,86 +61,40 @@ fn on_the_way_to_isolation_only_the_home_writes() {
 
 #[test]
 fn on_the_way_to_one_primary_the_others_send_writers_to_it() {
-    let draining = at_stage(
-        regime(Mode::ActiveActive, Durability::Local),
-        Stage::Draining,
-        Mode::ActivePassive,
-        Some(2),
-    );
+    let draining =
+        at_stage(regime(Mode::ActiveActive, Durability::Local), Stage::Draining, Mode::ActivePassive, Some(2));
     assert_eq!(write(&draining, 2, 1), Ok(()));
-    assert_eq!(
-        write(&draining, 3, 3),
-        Err(GateRefusal::NotPrimary {
-            primary: RegionId(2)
-        })
-    );
-    let homes = at_stage(
-        regime(Mode::RegionalIsolation, Durability::Local),
-        Stage::Draining,
-        Mode::ActivePassive,
-        Some(2),
-    );
+    assert_eq!(write(&draining, 3, 3), Err(GateRefusal::NotPrimary { primary: RegionId(2) }));
+    let homes =
+        at_stage(regime(Mode::RegionalIsolation, Durability::Local), Stage::Draining, Mode::ActivePassive, Some(2));
     assert_eq!(write(&homes, 2, 2), Ok(()));
-    assert_eq!(
-        write(&homes, 3, 3).unwrap_err().code(),
-        ErrorCode::Switching
-    );
-    assert_eq!(
-        write(&homes, 2, 3).unwrap_err().code(),
-        ErrorCode::WrongHome
-    );
+    assert_eq!(write(&homes, 3, 3).unwrap_err().code(), ErrorCode::Switching);
+    assert_eq!(write(&homes, 2, 3).unwrap_err().code(), ErrorCode::WrongHome);
 }
 
 #[test]
 fn isolation_serves_reads_and_writes_at_home_only_and_a_frozen_home_stays_so() {
     let isolated = regime(Mode::RegionalIsolation, Durability::Local);
-    for consistency in [
-        Consistency::Eventual,
-        Consistency::Session,
-        Consistency::Primary,
-    ] {
-        assert_eq!(
-            read_gate(&isolated, RegionId(2), RegionId(2), consistency),
-            Ok(())
-        );
+    for consistency in [Consistency::Eventual, Consistency::Session, Consistency::Primary] {
+        assert_eq!(read_gate(&isolated, RegionId(2), RegionId(2), consistency), Ok(()));
         let wrong = Err(GateRefusal::WrongHome { home: RegionId(3) });
-        assert_eq!(
-            read_gate(&isolated, RegionId(2), RegionId(3), consistency),
-            wrong
-        );
+        assert_eq!(read_gate(&isolated, RegionId(2), RegionId(3), consistency), wrong);
     }
     let mut frozen = regime(Mode::ActiveActive, Durability::Local);
     frozen.frozen_homes.insert(RegionId(3));
-    assert_eq!(
-        write(&frozen, 2, 3).unwrap_err().code(),
-        ErrorCode::WrongHome
-    );
+    assert_eq!(write(&frozen, 2, 3).unwrap_err().code(), ErrorCode::WrongHome);
     assert!(read_gate(&frozen, RegionId(2), RegionId(3), Consistency::Eventual).is_err());
 }
 
 #[test]
 fn a_primary_read_is_for_the_primary_and_other_reads_for_every_full_member() {
     let mut regime = regime(Mode::ActivePassive, Durability::Local);
-    let refused = Err(GateRefusal::NotPrimary {
-        primary: RegionId(1),
-    });
-    assert_eq!(
-        read_gate(&regime, RegionId(2), RegionId(2), Consistency::Primary),
-        refused
-    );
-    assert_eq!(
-        read_gate(&regime, RegionId(1), RegionId(2), Consistency::Primary),
-        Ok(())
-    );
-    assert_eq!(
-        read_gate(&regime, RegionId(2), RegionId(2), Consistency::Session),
-        Ok(())
-    );
+    let refused = Err(GateRefusal::NotPrimary { primary: RegionId(1) });
+    assert_eq!(read_gate(&regime, RegionId(2), RegionId(2), Consistency::Primary), refused);
+    assert_eq!(read_gate(&regime, RegionId(1), RegionId(2), Consistency::Primary), Ok(()));
+    assert_eq!(read_gate(&regime, RegionId(2), RegionId(2), Consistency::Session), Ok(()));
     regime.members.get_mut(&RegionId(2)).unwrap().state = MemberState::Joining;
-    assert_eq!(
-        read_gate(&regime, RegionId(2), RegionId(2), Consistency::Eventual),
-        Err(GateRefusal::NotReady)
-    );
+    assert_eq!(read_gate(&regime, RegionId(2), RegionId(2), Consistency::Eventual), Err(GateRefusal::NotReady));
 }
 
 #[test]
@@ -191,16 +105,10 @@ fn an_acknowledgement_needs_the_lease_the_role_and_the_same_timeline_now() {
     later.epoch = Epoch(2);
     assert!(still_acknowledges(&accepted, &later, me, true));
     assert!(!still_acknowledges(&accepted, &later, me, false));
-    assert!(
-        !still_acknowledges(&later, &accepted, me, true),
-        "epochs only grow"
-    );
+    assert!(!still_acknowledges(&later, &accepted, me, true), "epochs only grow");
     let mut again = later.clone();
     again.members.get_mut(&me).unwrap().incarnation = Incarnation(2);
-    assert!(
-        !still_acknowledges(&accepted, &again, me, true),
-        "the old timeline is sealed"
-    );
+    assert!(!still_acknowledges(&accepted, &again, me, true), "the old timeline is sealed");
     later.primary = Some(RegionId(2));
     assert!(!still_acknowledges(&accepted, &later, me, true));
 }
@@ -208,54 +116,22 @@ fn an_acknowledgement_needs_the_lease_the_role_and_the_same_timeline_now() {
 fn acks(items: &[(u16, u64, u64)]) -> BTreeMap<RegionId, DurableAck> {
     items
         .iter()
-        .map(|(region, epoch, seq)| {
-            (
-                RegionId(*region),
-                DurableAck {
-                    epoch: Epoch(*epoch),
-                    seq: *seq,
-                },
-            )
-        })
+        .map(|(region, epoch, seq)| (RegionId(*region), DurableAck { epoch: Epoch(*epoch), seq: *seq }))
         .collect()
 }
 
 #[test]
 fn durability_counts_active_followers_of_this_epoch_only() {
     let told = acks(&[(1, 1, 99), (2, 1, 5), (3, 1, 3), (9, 1, 99)]);
-    assert_eq!(
-        acknowledged_seq(&regime(Mode::ActivePassive, Durability::Local), 10, &told),
-        10
-    );
+    assert_eq!(acknowledged_seq(&regime(Mode::ActivePassive, Durability::Local), 10, &told), 10);
     let mut semi = regime(Mode::ActivePassive, Durability::Semi(1));
-    assert_eq!(
-        acknowledged_seq(&semi, 10, &told),
-        5,
-        "the primary and strangers do not count"
-    );
-    assert_eq!(
-        acknowledged_seq(&regime(Mode::ActivePassive, Durability::Semi(2)), 10, &told),
-        3
-    );
-    assert_eq!(
-        acknowledged_seq(&regime(Mode::ActivePassive, Durability::Semi(3)), 10, &told),
-        0
-    );
-    assert_eq!(
-        acknowledged_seq(&regime(Mode::ActivePassive, Durability::Sync), 10, &told),
-        3
-    );
-    assert_eq!(
-        acknowledged_seq(&semi, 10, &acks(&[(2, 0, 7), (3, 1, 3)])),
-        3,
-        "another epoch does not count"
-    );
+    assert_eq!(acknowledged_seq(&semi, 10, &told), 5, "the primary and strangers do not count");
+    assert_eq!(acknowledged_seq(&regime(Mode::ActivePassive, Durability::Semi(2)), 10, &told), 3);
+    assert_eq!(acknowledged_seq(&regime(Mode::ActivePassive, Durability::Semi(3)), 10, &told), 0);
+    assert_eq!(acknowledged_seq(&regime(Mode::ActivePassive, Durability::Sync), 10, &told), 3);
+    assert_eq!(acknowledged_seq(&semi, 10, &acks(&[(2, 0, 7), (3, 1, 3)])), 3, "another epoch does not count");
     semi.members.get_mut(&RegionId(2)).unwrap().state = MemberState::Joining;
-    assert_eq!(
-        acknowledged_seq(&semi, 10, &told),
-        3,
-        "a joining member does not count"
-    );
+    assert_eq!(acknowledged_seq(&semi, 10, &told), 3, "a joining member does not count");
 }
 
 proptest! {

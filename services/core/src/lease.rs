@@ -57,20 +57,12 @@ impl Lease {
 
     /// What to send to every voter now (the own one included); `None` once it was given back.
     pub fn request(&self, now_boot_ns: u64) -> Option<LeaseRequest> {
-        (!self.released).then_some(LeaseRequest {
-            epoch: self.epoch,
-            holder: self.me,
-            sent_boot_ns: now_boot_ns,
-        })
+        (!self.released).then_some(LeaseRequest { epoch: self.epoch, holder: self.me, sent_boot_ns: now_boot_ns })
     }
 
     /// Tells that a voter granted the request of that epoch that was sent at that time.
     pub fn granted(&mut self, voter: RegionId, epoch: Epoch, sent_boot_ns: u64) {
-        if self.released
-            || epoch > self.epoch
-            || sent_boot_ns < self.created_ns
-            || !self.voters.contains(&voter)
-        {
+        if self.released || epoch > self.epoch || sent_boot_ns < self.created_ns || !self.voters.contains(&voter) {
             return;
         }
         let newest = self.granted.entry(voter).or_insert(sent_boot_ns);
@@ -88,7 +80,7 @@ impl Lease {
         let Some(oldest_needed) = sent.get(majority - 1) else {
             return 0;
         };
-        let lasts = (limits::LEASE - limits::LEASE_MARGIN).as_nanos() as u64;
+        let lasts = limits::LEASE.saturating_sub(limits::LEASE_MARGIN).as_nanos() as u64;
         oldest_needed.min(own).saturating_add(lasts)
     }
 
@@ -102,10 +94,7 @@ impl Lease {
     /// taking the lease of this epoch again while old releases may still travel.
     pub fn release(&mut self) -> Release {
         self.released = true;
-        Release {
-            epoch: self.epoch,
-            holder: self.me,
-        }
+        Release { epoch: self.epoch, holder: self.me }
     }
 }
 
@@ -118,12 +107,7 @@ mod tests {
 
     fn lease() -> Lease {
         let regions = [1, 2, 3].map(RegionId);
-        let regime = Regime::genesis(
-            regions,
-            Mode::ActivePassive,
-            Some(RegionId(1)),
-            Durability::Local,
-        );
+        let regime = Regime::genesis(regions, Mode::ActivePassive, Some(RegionId(1)), Durability::Local);
         Lease::new(RegionId(1), &regime, 0)
     }
 
@@ -145,11 +129,7 @@ mod tests {
         assert!(!lease.valid(6 * MS));
         lease.granted(RegionId(9), Epoch(1), 5 * MS);
         lease.granted(RegionId(1), Epoch(1), MS);
-        assert_eq!(
-            lease.until_boot_ns(),
-            1901 * MS,
-            "the own grant is needed, not only counted"
-        );
+        assert_eq!(lease.until_boot_ns(), 1901 * MS, "the own grant is needed, not only counted");
     }
 
     #[test]
@@ -167,22 +147,13 @@ mod tests {
         let mut lease = lease();
         lease.granted(RegionId(1), Epoch(1), MS);
         lease.granted(RegionId(2), Epoch(1), MS);
-        assert_eq!(
-            lease.release(),
-            Release {
-                epoch: Epoch(1),
-                holder: RegionId(1)
-            }
-        );
+        assert_eq!(lease.release(), Release { epoch: Epoch(1), holder: RegionId(1) });
         lease.granted(RegionId(2), Epoch(1), 2 * MS);
         assert!(!lease.valid(3 * MS) && lease.request(3 * MS).is_none());
         lease.advance(Epoch(2), 4 * MS);
         lease.granted(RegionId(1), Epoch(1), 3 * MS);
         lease.granted(RegionId(2), Epoch(1), 3 * MS);
-        assert!(
-            !lease.valid(5 * MS),
-            "grants from before the release are void"
-        );
+        assert!(!lease.valid(5 * MS), "grants from before the release are void");
         assert!(lease.request(5 * MS).is_some());
     }
 

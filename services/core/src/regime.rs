@@ -12,19 +12,7 @@ use crate::operation::TraceContext;
 use crate::vector::VersionVector;
 
 /// How regions replicate.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    utoipa::ToSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// One primary takes writes, the others follow.
@@ -55,16 +43,10 @@ impl fmt::Display for Mode {
 impl FromStr for Mode {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        [
-            Self::ActivePassive,
-            Self::ActiveActive,
-            Self::RegionalIsolation,
-        ]
-        .into_iter()
-        .find(|mode| mode.as_str() == text)
-        .ok_or_else(|| {
-            format!("mode {text:?} is not one of active-passive, active-active, regional-isolation")
-        })
+        [Self::ActivePassive, Self::ActiveActive, Self::RegionalIsolation]
+            .into_iter()
+            .find(|mode| mode.as_str() == text)
+            .ok_or_else(|| format!("mode {text:?} is not one of active-passive, active-active, regional-isolation"))
     }
 }
 
@@ -103,19 +85,13 @@ impl fmt::Display for Durability {
 impl FromStr for Durability {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let semi = || {
-            text.strip_prefix("semi(")?
-                .strip_suffix(')')?
-                .parse::<u8>()
-                .ok()
-                .filter(|k| *k > 0)
-        };
+        let semi = || text.strip_prefix("semi(")?.strip_suffix(')')?.parse::<u8>().ok().filter(|k| *k > 0);
         match text {
             "local" => Ok(Self::Local),
             "sync" => Ok(Self::Sync),
-            _ => semi().map(Self::Semi).ok_or_else(|| {
-                format!("durability {text:?} is not one of local, semi(K) with K >= 1, sync")
-            }),
+            _ => semi()
+                .map(Self::Semi)
+                .ok_or_else(|| format!("durability {text:?} is not one of local, semi(K) with K >= 1, sync")),
         }
     }
 }
@@ -134,19 +110,7 @@ impl From<Durability> for String {
 }
 
 /// A region's standing in the regime.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    utoipa::ToSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MemberState {
     /// Full member: follows, and writes where the mode lets it.
@@ -178,19 +142,7 @@ pub struct Target {
 }
 
 /// How far a transition has come; regions gate requests by it.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    utoipa::ToSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Announced: everything goes on as before while replicas converge.
@@ -219,19 +171,7 @@ pub struct Transition {
 }
 
 /// Why a regime came to be.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    utoipa::ToSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeKind {
     /// The first regime of a testbed.
@@ -307,31 +247,15 @@ impl Regime {
     ) -> Self {
         let members: BTreeMap<_, _> = regions
             .into_iter()
-            .map(|region| {
-                (
-                    region,
-                    Member {
-                        incarnation: Incarnation(1),
-                        state: MemberState::Active,
-                    },
-                )
-            })
+            .map(|region| (region, Member { incarnation: Incarnation(1), state: MemberState::Active }))
             .collect();
         let primary = match mode {
             Mode::ActivePassive => primary.or_else(|| members.keys().next().copied()),
             Mode::ActiveActive | Mode::RegionalIsolation => None,
         };
-        let durability = if mode == Mode::ActivePassive {
-            durability
-        } else {
-            Durability::Local
-        };
+        let durability = if mode == Mode::ActivePassive { durability } else { Durability::Local };
         let in_sync = if durability == Durability::Sync {
-            members
-                .keys()
-                .copied()
-                .filter(|region| Some(*region) != primary)
-                .collect()
+            members.keys().copied().filter(|region| Some(*region) != primary).collect()
         } else {
             BTreeSet::new()
         };
@@ -359,10 +283,7 @@ impl Regime {
 
     /// The timeline under which a region writes now.
     pub fn timeline_of(&self, region: RegionId) -> Option<Timeline> {
-        self.members.get(&region).map(|member| Timeline {
-            region,
-            incarnation: member.incarnation,
-        })
+        self.members.get(&region).map(|member| Timeline { region, incarnation: member.incarnation })
     }
 
     /// How many voters make a majority.
@@ -377,23 +298,17 @@ impl Regime {
 
     /// Whether this region is a full member.
     pub fn is_active(&self, region: RegionId) -> bool {
-        self.members
-            .get(&region)
-            .is_some_and(|member| member.state == MemberState::Active)
+        self.members.get(&region).is_some_and(|member| member.state == MemberState::Active)
     }
 
     /// Every member that is not left out.
     pub fn participants(&self) -> impl Iterator<Item = RegionId> + '_ {
-        self.members
-            .iter()
-            .filter(|(_, member)| member.state != MemberState::Evicted)
-            .map(|(region, _)| *region)
+        self.members.iter().filter(|(_, member)| member.state != MemberState::Evicted).map(|(region, _)| *region)
     }
 
     /// Every participant but the primary.
     pub fn followers(&self) -> impl Iterator<Item = RegionId> + '_ {
-        self.participants()
-            .filter(|region| Some(*region) != self.primary)
+        self.participants().filter(|region| Some(*region) != self.primary)
     }
 
     /// Active-passive has an active member as primary; the other modes have none.

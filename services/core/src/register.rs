@@ -28,10 +28,7 @@ pub struct Ballot {
 
 impl Ballot {
     /// The ballot under which every acceptor implicitly accepted the genesis regime.
-    pub const GENESIS: Self = Self {
-        round: 0,
-        region: RegionId(0),
-    };
+    pub const GENESIS: Self = Self { round: 0, region: RegionId(0) };
 }
 
 impl fmt::Display for Ballot {
@@ -51,10 +48,7 @@ pub struct Acceptor {
 
 impl Default for Acceptor {
     fn default() -> Self {
-        Self {
-            promised: Ballot::GENESIS,
-            accepted: None,
-        }
+        Self { promised: Ballot::GENESIS, accepted: None }
     }
 }
 
@@ -158,9 +152,7 @@ pub enum Progress {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unlawful {
     /// Epochs only grow.
-    #[error(
-        "epoch {next} does not follow epoch {current}; compute the change from the current regime"
-    )]
+    #[error("epoch {next} does not follow epoch {current}; compute the change from the current regime")]
     EpochNotHigher {
         /// Of the current regime.
         current: Epoch,
@@ -194,10 +186,7 @@ pub enum Unlawful {
 /// a later failover would trust a member that was never asked.
 pub fn check_successor(current: &Regime, next: &Regime, by: RegionId) -> Result<(), Unlawful> {
     if next.epoch <= current.epoch {
-        return Err(Unlawful::EpochNotHigher {
-            current: current.epoch,
-            next: next.epoch,
-        });
+        return Err(Unlawful::EpochNotHigher { current: current.epoch, next: next.epoch });
     }
     if !current.members.keys().eq(next.members.keys()) {
         return Err(Unlawful::MembersChanged);
@@ -282,12 +271,8 @@ impl Proposer {
             return Progress::Pending;
         }
         match reply {
-            VoterReply::Promise(promise) if promise.ballot == self.ballot => {
-                self.on_promise(from, promise)
-            }
-            VoterReply::Accepted { ballot }
-                if *ballot == self.ballot && self.phase == Phase::Accepting =>
-            {
+            VoterReply::Promise(promise) if promise.ballot == self.ballot => self.on_promise(from, promise),
+            VoterReply::Accepted { ballot } if *ballot == self.ballot && self.phase == Phase::Accepting => {
                 self.accepted_by.insert(from);
                 if self.accepted_by.len() < self.genesis.majority() {
                     return Progress::Pending;
@@ -307,10 +292,9 @@ impl Proposer {
                     Progress::Pending
                 }
             }
-            VoterReply::Wait { ballot, after_ms } if *ballot == self.ballot => Progress::Retry {
-                voter: from,
-                after_ms: *after_ms,
-            },
+            VoterReply::Wait { ballot, after_ms } if *ballot == self.ballot => {
+                Progress::Retry { voter: from, after_ms: *after_ms }
+            }
             _ => Progress::Pending,
         }
     }
@@ -375,15 +359,8 @@ impl Proposer {
         let current = self.current();
         match self.intent.clone() {
             Intent::Read => self.settle(current.clone(), Outcome::Chosen(Box::new(current))),
-            Intent::CompareAndSet { expected, .. } | Intent::Fence { expected, .. }
-                if expected != current.epoch =>
-            {
-                self.settle(
-                    current.clone(),
-                    Outcome::Stale {
-                        current: Box::new(current),
-                    },
-                )
+            Intent::CompareAndSet { expected, .. } | Intent::Fence { expected, .. } if expected != current.epoch => {
+                self.settle(current.clone(), Outcome::Stale { current: Box::new(current) })
             }
             Intent::CompareAndSet { next, release, .. } => self.propose(&current, *next, release),
             Intent::Fence { .. } => {
@@ -396,23 +373,10 @@ impl Proposer {
     /// Makes sure that what was read is chosen: at once if a majority has accepted it under one ballot, otherwise by
     /// writing it back.
     fn settle(&mut self, current: Regime, outcome: Outcome) -> Progress {
-        let accepted_under = |promise: &Promise| {
-            promise
-                .accepted
-                .as_ref()
-                .map_or(Ballot::GENESIS, |(ballot, _)| *ballot)
-        };
-        let newest = self
-            .promises
-            .values()
-            .map(accepted_under)
-            .max()
-            .unwrap_or(Ballot::GENESIS);
-        let holders = self
-            .promises
-            .values()
-            .filter(|promise| accepted_under(promise) == newest)
-            .count();
+        let accepted_under =
+            |promise: &Promise| promise.accepted.as_ref().map_or(Ballot::GENESIS, |(ballot, _)| *ballot);
+        let newest = self.promises.values().map(accepted_under).max().unwrap_or(Ballot::GENESIS);
+        let holders = self.promises.values().filter(|promise| accepted_under(promise) == newest).count();
         if holders >= self.genesis.majority() {
             return self.finish(outcome);
         }
@@ -420,19 +384,9 @@ impl Proposer {
         self.send(current, None)
     }
 
-    fn propose(
-        &mut self,
-        current: &Regime,
-        mut next: Regime,
-        release: Option<Release>,
-    ) -> Progress {
+    fn propose(&mut self, current: &Regime, mut next: Regime, release: Option<Release>) -> Progress {
         // Voters that promised a higher epoch to a failover that came to nothing would refuse everything below it.
-        let promised = self
-            .promises
-            .values()
-            .map(|promise| promise.promised_epoch)
-            .max()
-            .unwrap_or_default();
+        let promised = self.promises.values().map(|promise| promise.promised_epoch).max().unwrap_or_default();
         next.epoch = next.epoch.max(promised);
         match check_successor(current, &next, self.ballot.region) {
             Ok(()) => self.send(next, release),
@@ -443,11 +397,7 @@ impl Proposer {
     fn send(&mut self, value: Regime, release: Option<Release>) -> Progress {
         self.phase = Phase::Accepting;
         self.value = Some(value.clone());
-        Progress::Send(Box::new(Accept {
-            ballot: self.ballot,
-            value,
-            release,
-        }))
+        Progress::Send(Box::new(Accept { ballot: self.ballot, value, release }))
     }
 
     fn finish(&mut self, outcome: Outcome) -> Progress {

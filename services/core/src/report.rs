@@ -135,7 +135,7 @@ pub struct SessionViolations {
 pub struct Conflicts {
     /// Acknowledged writes that a concurrent write overwrote (exact, by context).
     pub concurrent: u64,
-    /// Of those, acknowledged later in real time than the winner began: last-writer-wins kept the older one.
+    /// Of those, sent only after the winner had been acknowledged: last-writer-wins kept the older one.
     pub inverted: u64,
     /// Lost updates that no conflict, quarantine or loss explains; must be 0.
     pub unexplained: u64,

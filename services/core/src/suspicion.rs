@@ -83,21 +83,11 @@ impl Detector {
     /// A heartbeat of a peer arrived directly from it, with its report. What is reported out of order is kept by the
     /// time of its arrival. `age` is how long ago the report was made, as far as the receiver can tell (at least the
     /// one-way delay is unknown to it; 0 is right for a frame that was built when it was sent).
-    pub fn heartbeat(
-        &mut self,
-        from: RegionId,
-        report: SuspicionReport,
-        age: Duration,
-        now_boot_ns: u64,
-    ) {
+    pub fn heartbeat(&mut self, from: RegionId, report: SuspicionReport, age: Duration, now_boot_ns: u64) {
         let at_ns = now_boot_ns.saturating_sub(nanos(age));
         let last = self.last_heard.entry(from).or_insert(at_ns);
         *last = (*last).max(at_ns);
-        if self
-            .reports
-            .get(&from)
-            .is_none_or(|heard| heard.at_ns <= at_ns)
-        {
+        if self.reports.get(&from).is_none_or(|heard| heard.at_ns <= at_ns) {
             self.reports.insert(from, Heard { report, at_ns });
         }
     }
@@ -105,25 +95,15 @@ impl Detector {
     /// A regime was adopted that came from a failover: it starts the dwell.
     pub fn failed_over(&mut self, now_boot_ns: u64) {
         self.failovers.push(now_boot_ns);
-        self.failovers
-            .retain(|at| now_boot_ns.saturating_sub(*at) < HOUR_NS);
+        self.failovers.retain(|at| now_boot_ns.saturating_sub(*at) < HOUR_NS);
     }
 
     /// What this region says in its own heartbeats.
     pub fn report(&self, regime: &Regime, now_boot_ns: u64) -> SuspicionReport {
-        let mut suspects: BTreeSet<RegionId> = regime
-            .participants()
-            .filter(|region| self.suspects(*region, now_boot_ns))
-            .collect();
-        suspects.extend(
-            regime
-                .primary
-                .filter(|primary| self.is_deaf(regime, *primary, now_boot_ns)),
-        );
-        SuspicionReport {
-            epoch: regime.epoch,
-            suspects,
-        }
+        let mut suspects: BTreeSet<RegionId> =
+            regime.participants().filter(|region| self.suspects(*region, now_boot_ns)).collect();
+        suspects.extend(regime.primary.filter(|primary| self.is_deaf(regime, *primary, now_boot_ns)));
+        SuspicionReport { epoch: regime.epoch, suspects }
     }
 
     /// Whether a primary that is still heard says that it hears no majority. Over a link that is cut in one direction
@@ -131,12 +111,7 @@ impl Detector {
     fn is_deaf(&self, regime: &Regime, primary: RegionId, now_boot_ns: u64) -> bool {
         primary != self.me
             && self.reports.get(&primary).is_some_and(|heard| {
-                let unheard = heard
-                    .report
-                    .suspects
-                    .iter()
-                    .filter(|region| **region != primary)
-                    .count();
+                let unheard = heard.report.suspects.iter().filter(|region| **region != primary).count();
                 Self::is_fresh(heard, now_boot_ns)
                     && heard.report.epoch == regime.epoch
                     && regime.members.len() - unheard < regime.majority()
@@ -149,11 +124,7 @@ impl Detector {
 
     /// Whether this region has not heard a peer for too long.
     pub fn suspects(&self, region: RegionId, now_boot_ns: u64) -> bool {
-        let last = self
-            .last_heard
-            .get(&region)
-            .copied()
-            .unwrap_or(self.started_ns);
+        let last = self.last_heard.get(&region).copied().unwrap_or(self.started_ns);
         region != self.me && now_boot_ns.saturating_sub(last) >= nanos(limits::SUSPECT_AFTER)
     }
 
@@ -164,8 +135,7 @@ impl Detector {
         };
         let accuses = |region: RegionId| {
             if region == self.me {
-                return self.suspects(primary, now_boot_ns)
-                    || self.is_deaf(regime, primary, now_boot_ns);
+                return self.suspects(primary, now_boot_ns) || self.is_deaf(regime, primary, now_boot_ns);
             }
             self.reports.get(&region).is_some_and(|heard| {
                 Self::is_fresh(heard, now_boot_ns)
@@ -173,12 +143,7 @@ impl Detector {
                     && heard.report.suspects.contains(&primary)
             })
         };
-        regime
-            .members
-            .keys()
-            .copied()
-            .filter(|region| *region != primary && accuses(*region))
-            .collect()
+        regime.members.keys().copied().filter(|region| *region != primary && accuses(*region)).collect()
     }
 
     /// What to do. `standings` holds what is known of the members' positions.
@@ -186,12 +151,7 @@ impl Detector {
     /// A failover needs the suspicion of a majority of all voters, this one among them: in a partial partition, where a
     /// majority still hears the primary, operations travel through a third region and nobody fails over. Regions try
     /// one after the other, best placed first, [`limits::PROPOSER_STAGGER`] apart, so that normally one tries.
-    pub fn verdict(
-        &mut self,
-        regime: &Regime,
-        standings: &BTreeMap<RegionId, Standing>,
-        now_boot_ns: u64,
-    ) -> Verdict {
+    pub fn verdict(&mut self, regime: &Regime, standings: &BTreeMap<RegionId, Standing>, now_boot_ns: u64) -> Verdict {
         let accusers = self.accusers(regime, now_boot_ns);
         let majority = accusers.contains(&self.me) && accusers.len() >= regime.majority();
         if regime.mode != Mode::ActivePassive || !regime.is_active(self.me) || !majority {
@@ -208,49 +168,25 @@ impl Detector {
         }
         let rank = self.rank(regime, standings, now_boot_ns);
         let at_boot_ns = since.saturating_add(rank.saturating_mul(nanos(limits::PROPOSER_STAGGER)));
-        if now_boot_ns < at_boot_ns {
-            Verdict::Later { at_boot_ns }
-        } else {
-            Verdict::Propose
-        }
+        if now_boot_ns < at_boot_ns { Verdict::Later { at_boot_ns } } else { Verdict::Propose }
     }
 
     /// Until when no automatic failover is allowed, if so: [`limits::FAILOVER_DWELL`] after the last one, and at most
     /// [`limits::FAILOVERS_PER_HOUR`].
     pub fn dwell_until(&self, now_boot_ns: u64) -> Option<u64> {
-        let after_last = self
-            .failovers
-            .last()
-            .map(|at| at.saturating_add(nanos(limits::FAILOVER_DWELL)));
-        let recent: Vec<u64> = self
-            .failovers
-            .iter()
-            .copied()
-            .filter(|at| now_boot_ns.saturating_sub(*at) < HOUR_NS)
-            .collect();
-        let after_hour = recent
-            .len()
-            .checked_sub(limits::FAILOVERS_PER_HOUR)
-            .map(|first| recent[first].saturating_add(HOUR_NS));
-        after_last
-            .max(after_hour)
-            .filter(|until| now_boot_ns < *until)
+        let after_last = self.failovers.last().map(|at| at.saturating_add(nanos(limits::FAILOVER_DWELL)));
+        let recent: Vec<u64> =
+            self.failovers.iter().copied().filter(|at| now_boot_ns.saturating_sub(*at) < HOUR_NS).collect();
+        let after_hour =
+            recent.len().checked_sub(limits::FAILOVERS_PER_HOUR).map(|first| recent[first].saturating_add(HOUR_NS));
+        after_last.max(after_hour).filter(|until| now_boot_ns < *until)
     }
 
     /// How many members that this region hears are better placed than it.
-    fn rank(
-        &self,
-        regime: &Regime,
-        standings: &BTreeMap<RegionId, Standing>,
-        now_boot_ns: u64,
-    ) -> u64 {
+    fn rank(&self, regime: &Regime, standings: &BTreeMap<RegionId, Standing>, now_boot_ns: u64) -> u64 {
         let key = |region: RegionId| {
             let standing = standings.get(&region).copied().unwrap_or_default();
-            (
-                std::cmp::Reverse(standing.seq),
-                standing.latency_rank,
-                region,
-            )
+            (std::cmp::Reverse(standing.seq), standing.latency_rank, region)
         };
         let mine = key(self.me);
         let better = regime
@@ -275,19 +211,11 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     fn regime() -> Regime {
-        Regime::genesis(
-            [1, 2, 3].map(RegionId),
-            Mode::ActivePassive,
-            Some(RegionId(1)),
-            Durability::Local,
-        )
+        Regime::genesis([1, 2, 3].map(RegionId), Mode::ActivePassive, Some(RegionId(1)), Durability::Local)
     }
 
     fn says(suspects: &[u16]) -> SuspicionReport {
-        SuspicionReport {
-            epoch: Epoch(1),
-            suspects: suspects.iter().copied().map(RegionId).collect(),
-        }
+        SuspicionReport { epoch: Epoch(1), suspects: suspects.iter().copied().map(RegionId).collect() }
     }
 
     /// Region `me` hears the other follower, which says this of the primary, for a while.
@@ -302,90 +230,42 @@ mod tests {
 
     #[test]
     fn a_majority_that_hears_nothing_fails_over_and_the_best_placed_goes_first() {
-        let standings = [
-            (
-                RegionId(2),
-                Standing {
-                    seq: 9,
-                    latency_rank: 0,
-                },
-            ),
-            (
-                RegionId(3),
-                Standing {
-                    seq: 9,
-                    latency_rank: 1,
-                },
-            ),
-        ];
+        let standings =
+            [(RegionId(2), Standing { seq: 9, latency_rank: 0 }), (RegionId(3), Standing { seq: 9, latency_rank: 1 })];
         let standings = standings.into_iter().collect();
         let mut first = follower(2, 3, &[1], 1500);
-        assert_eq!(
-            first.verdict(&regime(), &standings, 1499 * MS),
-            Verdict::Healthy
-        );
-        assert_eq!(
-            first.verdict(&regime(), &standings, 1500 * MS),
-            Verdict::Propose
-        );
+        assert_eq!(first.verdict(&regime(), &standings, 1499 * MS), Verdict::Healthy);
+        assert_eq!(first.verdict(&regime(), &standings, 1500 * MS), Verdict::Propose);
         let mut second = follower(3, 2, &[1], 1500);
-        assert_eq!(
-            second.verdict(&regime(), &standings, 1500 * MS),
-            Verdict::Later {
-                at_boot_ns: 1900 * MS
-            }
-        );
-        assert_eq!(
-            second.verdict(&regime(), &standings, 1900 * MS),
-            Verdict::Propose
-        );
+        assert_eq!(second.verdict(&regime(), &standings, 1500 * MS), Verdict::Later { at_boot_ns: 1900 * MS });
+        assert_eq!(second.verdict(&regime(), &standings, 1900 * MS), Verdict::Propose);
     }
 
     #[test]
     fn in_a_partial_partition_nobody_fails_over() {
         let mut cut_off = follower(2, 3, &[], 5000);
-        assert_eq!(
-            cut_off.verdict(&regime(), &BTreeMap::new(), 5000 * MS),
-            Verdict::Healthy
-        );
+        assert_eq!(cut_off.verdict(&regime(), &BTreeMap::new(), 5000 * MS), Verdict::Healthy);
         let mut hears = follower(3, 2, &[1], 5000);
         hears.heartbeat(RegionId(1), says(&[2]), Duration::ZERO, 4900 * MS);
-        assert_eq!(
-            hears.verdict(&regime(), &BTreeMap::new(), 5000 * MS),
-            Verdict::Healthy
-        );
+        assert_eq!(hears.verdict(&regime(), &BTreeMap::new(), 5000 * MS), Verdict::Healthy);
     }
 
     #[test]
     fn old_reports_and_reports_of_another_epoch_do_not_count() {
         let mut stale = follower(2, 3, &[1], 1500);
-        assert_eq!(
-            stale.verdict(&regime(), &BTreeMap::new(), 3000 * MS),
-            Verdict::Healthy
-        );
+        assert_eq!(stale.verdict(&regime(), &BTreeMap::new(), 3000 * MS), Verdict::Healthy);
         let mut later = regime();
         later.epoch = Epoch(2);
         let mut detector = follower(2, 3, &[1], 1500);
-        assert_eq!(
-            detector.verdict(&later, &BTreeMap::new(), 1500 * MS),
-            Verdict::Healthy
-        );
+        assert_eq!(detector.verdict(&later, &BTreeMap::new(), 1500 * MS), Verdict::Healthy);
     }
 
     #[test]
     fn a_primary_that_hears_no_majority_counts_as_down_although_it_is_heard() {
         let mut detector = follower(2, 3, &[1], 3000);
         detector.heartbeat(RegionId(1), says(&[2, 3]), Duration::ZERO, 2900 * MS);
-        assert!(
-            detector
-                .report(&regime(), 3000 * MS)
-                .suspects
-                .contains(&RegionId(1))
-        );
-        assert_eq!(
-            detector.verdict(&regime(), &BTreeMap::new(), 3000 * MS),
-            Verdict::Propose
-        );
+        assert!(detector.report(&regime(), 3000 * MS).suspects.contains(&RegionId(1)));
+        assert_eq!(detector.verdict(&regime(), &BTreeMap::new(), 3000 * MS), Verdict::Propose);
     }
 
     #[test]
@@ -394,17 +274,12 @@ mod tests {
         detector.failed_over(1000 * MS);
         assert_eq!(
             detector.verdict(&regime(), &BTreeMap::new(), 1500 * MS),
-            Verdict::Dwell {
-                until_boot_ns: 61_000 * MS
-            }
+            Verdict::Dwell { until_boot_ns: 61_000 * MS }
         );
         assert_eq!(detector.dwell_until(61_000 * MS), None);
         detector.failed_over(70_000 * MS);
         detector.failed_over(140_000 * MS);
-        assert_eq!(
-            detector.dwell_until(300_000 * MS),
-            Some(1000 * MS + HOUR_NS)
-        );
+        assert_eq!(detector.dwell_until(300_000 * MS), Some(1000 * MS + HOUR_NS));
         assert_eq!(detector.dwell_until(1000 * MS + HOUR_NS), None);
     }
 }

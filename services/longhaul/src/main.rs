@@ -11,6 +11,7 @@ mod outcome;
 mod report;
 mod roles;
 mod signals;
+mod telemetry;
 mod time;
 
 use std::process::ExitCode;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use longhaul_gateway::{GatewayConfig, GatewayDeps};
 use longhaul_http::clock::{SharedClock, SystemClock};
-use longhaul_http::net::{Listener, Net, SharedNet, TokioNet};
+use longhaul_http::net::{Listener, SharedNet, TokioNet};
 use longhaul_region::RegionConfig;
 use longhaul_region::state::SharedStore;
 use longhaul_region::store::Identity;
@@ -64,7 +64,7 @@ pub(crate) async fn traffic(args: &RoleArgs) -> Outcome {
     run(args, "traffic", async |config: TrafficRole, seams| {
         let listener = listen(&seams, &config.listen).await?;
         let deps = longhaul_traffic::Deps { net: seams.net, clock: seams.clock };
-        longhaul_traffic::run(deps, config, listener, seams.stop).await.map_err(|error| error.to_string())
+        longhaul_traffic::run(deps, config.traffic, listener, seams.stop).await.map_err(|error| error.to_string())
     })
     .await
 }
@@ -98,24 +98,22 @@ async fn run<T: DeserializeOwned>(
         Ok(file) => file,
         Err(reason) => return Outcome::invalid(reason),
     };
-    let _telemetry = match crate::telemetry::start(role, &file.location, file.otlp.as_deref()) {
-        Ok(guard) => guard,
-        Err(reason) => return Outcome::invalid(reason),
+    let location = file.location.clone();
+    let otlp = file.otlp.clone();
+    let work = async {
+        let tasks = TaskTracker::new();
+        let stop = signals::stop_on_signal(&tasks)
+            .map_err(|error| format!("signals cannot be received: {error}; check the limits"))?;
+        if args.supervised {
+            signals::stop_with_parent(stop.clone())
+                .map_err(|error| format!("the parent cannot be watched: {error}; check the limits"))?;
+        }
+        let seams = Seams { net: Arc::new(TokioNet), clock: Arc::new(SystemClock::default()), stop };
+        serve(file.role, seams).await
     };
-    let tasks = TaskTracker::new();
-    let stop = match signals::stop_on_signal(&tasks) {
-        Ok(stop) => stop,
-        Err(error) => return Outcome::invalid(format!("signals cannot be received: {error}; check the limits")),
-    };
-    if args.supervised
-        && let Err(error) = signals::stop_with_parent(stop.clone())
-    {
-        return Outcome::invalid(format!("the parent cannot be watched: {error}; check the limits"));
-    }
-    let seams = Seams { net: Arc::new(TokioNet), clock: Arc::new(SystemClock::default()), stop };
-    match serve(file.role, seams).await {
+    match crate::telemetry::with(role, &location, otlp.as_deref(), crate::telemetry::ROLE, work).await {
         Ok(()) => Outcome::Met,
-        Err(reason) => Outcome::invalid(format!("{role} {}: {reason}", file.location)),
+        Err(reason) => Outcome::invalid(format!("{role} {location}: {reason}")),
     }
 }
 

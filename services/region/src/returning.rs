@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_millis(200);
 const PAGE: usize = 1000;
 
 /// Starts the task.
-pub fn start(region: &Arc<Region>) {
+pub(crate) fn start(region: &Arc<Region>) {
     let task = Arc::clone(region);
     region.tracker.spawn(async move {
         tokio::select! {

@@ -26,7 +26,7 @@ use utoipa_axum::routes;
 use crate::config::TrafficConfig;
 use crate::continuous::Continuous;
 use crate::ledger::LedgerFile;
-use crate::run::Run;
+use crate::run::{Means, Run};
 use crate::workload;
 
 /// Largest request: a judgement carries every change and adoption of a drill.
@@ -152,16 +152,9 @@ async fn start_run(State(role): State<Arc<Role>>, body: Body<RunRequest>) -> Ans
     let mut played = role.played();
     // Somebody else may have started one while the file was opened.
     played.must_be_idle()?;
-    let run = Run::start(
-        id.clone(),
-        request,
-        role.client.clone(),
-        Arc::clone(&role.clock),
-        role.config.token.clone(),
-        file,
-        &role.tracker,
-        &role.closing,
-    );
+    let token = role.config.token.clone();
+    let means = Means { client: role.client.clone(), clock: Arc::clone(&role.clock), token, file };
+    let run = Run::start(id.clone(), request, means, &role.tracker, &role.closing);
     let start_boot_ns = run.start_ns;
     played.run = Some(run);
     Ok(Json(RunStarted { id, start_boot_ns }))
@@ -234,6 +227,7 @@ async fn show_findings(State(role): State<Arc<Role>>, Path(id): Path<String>) ->
 ))]
 async fn start_traffic(State(role): State<Arc<Role>>, body: Body<TrafficRequest>) -> Answer<TrafficStatus> {
     let request = read(body)?;
+    // Whatever its end, it is checked as if it had none: its length is no reason to refuse it.
     workload::check(&request.workload, request.edges.len(), None).map_err(bad_request)?;
     if let Some(seconds) = request.seconds.filter(|seconds| !(0.1..=7.0 * 86_400.0).contains(seconds)) {
         return Err(bad_request(format!("seconds is {seconds}, and it must be 0.1 to 604800; correct it")));

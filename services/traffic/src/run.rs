@@ -34,6 +34,16 @@ enum Phase {
     Judged(Arc<Ledger>, Arc<Findings>),
 }
 
+/// What a run needs from the role.
+pub(crate) struct Means {
+    pub(crate) client: HttpClient,
+    pub(crate) clock: SharedClock,
+    /// The token of the regions' internal endpoints.
+    pub(crate) token: Option<String>,
+    /// Where the ledger is written beside memory.
+    pub(crate) file: Option<LedgerFile>,
+}
+
 /// A measured run.
 pub(crate) struct Run {
     pub(crate) id: String,
@@ -61,13 +71,11 @@ impl Run {
     pub(crate) fn start(
         id: String,
         request: RunRequest,
-        client: HttpClient,
-        clock: SharedClock,
-        token: Option<String>,
-        file: Option<LedgerFile>,
+        means: Means,
         tracker: &TaskTracker,
         closing: &CancellationToken,
     ) -> Arc<Self> {
+        let Means { client, clock, token, file } = means;
         let names: Vec<String> = request.regions.iter().map(|region| region.name.clone()).collect();
         let cast = Arc::new(Cast::new(
             client.clone(),

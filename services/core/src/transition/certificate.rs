@@ -28,9 +28,7 @@ pub enum CertificateError {
     #[error("the home has not applied everything that the holder has")]
     HomeBehind,
     /// The same operations led to different records: stop, and keep everything.
-    #[error(
-        "home and holder have applied the same operations and differ; keep both and compare them"
-    )]
+    #[error("home and holder have applied the same operations and differ; keep both and compare them")]
     Differ,
 }
 
@@ -39,9 +37,7 @@ pub fn certify(home: &HomeCopy, holder: &HomeCopy) -> Result<(), CertificateErro
     if !home.vector.dominates(&holder.vector) {
         return Err(CertificateError::HomeBehind);
     }
-    if holder.vector.dominates(&home.vector)
-        && (home.count, &home.digest) != (holder.count, &holder.digest)
-    {
+    if holder.vector.dominates(&home.vector) && (home.count, &home.digest) != (holder.count, &holder.digest) {
         return Err(CertificateError::Differ);
     }
     Ok(())
@@ -54,14 +50,9 @@ pub fn certify(home: &HomeCopy, holder: &HomeCopy) -> Result<(), CertificateErro
 /// Never the last copy: records of a frozen home stay where they are (it was not there to prove that it has them), and
 /// a region that was left behind purges nothing before it is a full member again (its own tail is certified by nobody).
 pub fn purgeable_homes(regime: &Regime, me: RegionId) -> BTreeSet<RegionId> {
-    if regime.mode != Mode::RegionalIsolation
-        || regime.transition.is_some()
-        || !regime.is_active(me)
-    {
+    if regime.mode != Mode::RegionalIsolation || regime.transition.is_some() || !regime.is_active(me) {
         return BTreeSet::new();
     }
     let others = regime.members.keys().copied().filter(|home| *home != me);
-    others
-        .filter(|home| regime.is_active(*home) && !regime.frozen_homes.contains(home))
-        .collect()
+    others.filter(|home| regime.is_active(*home) && !regime.frozen_homes.contains(home)).collect()
 }

@@ -3,10 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::certificate::CertificateError;
-use super::{
-    Barrier, Command, GateScope, Observations, Origin, Plan, Step, certify, purgeable_homes,
-    regimes,
-};
+use super::{Barrier, Command, GateScope, Observations, Origin, Plan, Step, certify, purgeable_homes, regimes};
 use crate::ids::{Epoch, RegionId};
 use crate::regime::{ChangeKind, Mode, Regime};
 use crate::vector::VersionVector;
@@ -66,25 +63,16 @@ impl TransitionDriver {
     }
 
     /// What to do now. `current` is the regime that the coordinator has adopted, which must be a chosen one.
-    pub fn next(
-        &mut self,
-        current: &Regime,
-        observations: &Observations,
-        now_boot_ns: u64,
-    ) -> Vec<Command> {
-        let mine = current
-            .transition
-            .as_ref()
-            .is_some_and(|transition| transition.id == self.origin.id);
+    pub fn next(&mut self, current: &Regime, observations: &Observations, now_boot_ns: u64) -> Vec<Command> {
+        let mine = current.transition.as_ref().is_some_and(|transition| transition.id == self.origin.id);
         self.begun |= mine;
-        if current.change.id == self.origin.id && current.change.kind == ChangeKind::TransitionDone
-        {
+        if current.change.id == self.origin.id && current.change.kind == ChangeKind::TransitionDone {
             self.flipped = true;
         }
-        if !self.flipped {
-            if let Some(end) = self.interrupted(current, mine, now_boot_ns) {
-                return end;
-            }
+        if !self.flipped
+            && let Some(end) = self.interrupted(current, mine, now_boot_ns)
+        {
+            return end;
         }
         while let Some(step) = self.plan.steps.get(self.at).cloned() {
             match self.check(&step, current, observations) {
@@ -103,48 +91,28 @@ impl TransitionDriver {
     }
 
     /// Before the flip: somebody else changed the regime, it failed, or the time is over.
-    fn interrupted(
-        &mut self,
-        current: &Regime,
-        mine: bool,
-        now_boot_ns: u64,
-    ) -> Option<Vec<Command>> {
+    fn interrupted(&mut self, current: &Regime, mine: bool, now_boot_ns: u64) -> Option<Vec<Command>> {
         if self.begun && !mine {
-            let reason = self
-                .failure
-                .clone()
-                .unwrap_or_else(|| current.change.reason.clone());
+            let reason = self.failure.clone().unwrap_or_else(|| current.change.reason.clone());
             return Some(vec![Command::Abort(reason)]);
         }
         if !self.begun && current.epoch != self.plan.epoch {
             let planned = self.plan.epoch;
-            let reason = format!(
-                "planned from epoch {planned}, but the regime is at {}; plan again",
-                current.epoch
-            );
+            let reason = format!("planned from epoch {planned}, but the regime is at {}; plan again", current.epoch);
             return Some(vec![Command::Abort(reason)]);
         }
         if now_boot_ns >= self.deadline_ns && self.failure.is_none() {
-            let step = self
-                .step()
-                .map_or_else(String::new, |step| format!(" at step {step:?}"));
-            self.failure = Some(format!(
-                "not done within {} ms{step}",
-                self.origin.deadline_ms
-            ));
+            let step = self.step().map_or_else(String::new, |step| format!(" at step {step:?}"));
+            self.failure = Some(format!("not done within {} ms{step}", self.origin.deadline_ms));
         }
         self.failure.is_some().then(|| self.give_up(current, mine))
     }
 
     fn give_up(&self, current: &Regime, mine: bool) -> Vec<Command> {
         let reason = self.failure.clone().unwrap_or_default();
-        let rollback =
-            regimes::rollback(current, self.plan.coordinator, reason.clone()).filter(|_| mine);
+        let rollback = regimes::rollback(current, self.plan.coordinator, reason.clone()).filter(|_| mine);
         match rollback {
-            Some(regime) => vec![Command::Propose {
-                regime: Box::new(regime),
-                release: false,
-            }],
+            Some(regime) => vec![Command::Propose { regime: Box::new(regime), release: false }],
             None => vec![Command::Abort(reason)],
         }
     }
@@ -152,19 +120,12 @@ impl TransitionDriver {
     fn check(&mut self, step: &Step, current: &Regime, observations: &Observations) -> Check {
         match step {
             Step::Enter(stage) => {
-                if current
-                    .transition
-                    .as_ref()
-                    .is_some_and(|transition| transition.stage == *stage)
-                {
+                if current.transition.as_ref().is_some_and(|transition| transition.stage == *stage) {
                     self.stage_epoch = current.epoch;
                     return Check::Holds;
                 }
                 let regime = Box::new(regimes::staged(current, &self.plan, &self.origin, *stage));
-                Check::Open(vec![Command::Propose {
-                    regime,
-                    release: false,
-                }])
+                Check::Open(vec![Command::Propose { regime, release: false }])
             }
             Step::Converge(regions) => self.check_converged(regions, observations),
             Step::Close(regions, scope) => self.check_closed(regions, *scope, observations),
@@ -172,18 +133,11 @@ impl TransitionDriver {
             Step::Merge(regions) => {
                 let generation = current.dataset_generation;
                 let behind = |region: &&RegionId| {
-                    observations
-                        .regions
-                        .get(region)
-                        .is_none_or(|seen| seen.merged_generation < generation)
+                    observations.regions.get(region).is_none_or(|seen| seen.merged_generation < generation)
                 };
                 let merge = |region: &RegionId| Command::MergeHomes {
                     region: *region,
-                    homes: regions
-                        .iter()
-                        .copied()
-                        .filter(|home| home != region)
-                        .collect(),
+                    homes: regions.iter().copied().filter(|home| home != region).collect(),
                     generation,
                 };
                 open_unless_empty(regions.iter().filter(behind).map(merge).collect())
@@ -193,14 +147,9 @@ impl TransitionDriver {
                     return Check::Holds;
                 }
                 let barriers: Vec<Barrier> = self.barriers.values().copied().collect();
-                let regime =
-                    regimes::flipped(current, &self.plan, &self.origin, &barriers, observations);
-                let release = current.is_primary(self.plan.coordinator)
-                    && !regime.is_primary(self.plan.coordinator);
-                Check::Open(vec![Command::Propose {
-                    regime: Box::new(regime),
-                    release,
-                }])
+                let regime = regimes::flipped(current, &self.plan, &self.origin, &barriers, observations);
+                let release = current.is_primary(self.plan.coordinator) && !regime.is_primary(self.plan.coordinator);
+                Check::Open(vec![Command::Propose { regime: Box::new(regime), release }])
             }
             Step::Purge(regions) => {
                 if current.mode != Mode::RegionalIsolation {
@@ -209,10 +158,7 @@ impl TransitionDriver {
                 }
                 let generation = current.dataset_generation;
                 let behind = |region: &&RegionId| {
-                    observations
-                        .regions
-                        .get(region)
-                        .is_none_or(|seen| seen.purged_generation < generation)
+                    observations.regions.get(region).is_none_or(|seen| seen.purged_generation < generation)
                 };
                 let purge = |region: &RegionId| Command::Purge {
                     region: *region,
@@ -224,62 +170,29 @@ impl TransitionDriver {
         }
     }
 
-    fn check_converged(
-        &mut self,
-        regions: &BTreeSet<RegionId>,
-        observations: &Observations,
-    ) -> Check {
+    fn check_converged(&mut self, regions: &BTreeSet<RegionId>, observations: &Observations) -> Check {
         let vector = if self.barriers.is_empty() {
-            let here = observations
-                .regions
-                .get(&self.plan.coordinator)
-                .map(|seen| seen.applied.clone());
-            self.converge_to
-                .get_or_insert_with(|| here.unwrap_or_default())
-                .clone()
+            let here = observations.regions.get(&self.plan.coordinator).map(|seen| seen.applied.clone());
+            self.converge_to.get_or_insert_with(|| here.unwrap_or_default()).clone()
         } else {
-            self.barriers
-                .values()
-                .map(|barrier| (barrier.dot.timeline, barrier.dot.seq))
-                .collect()
+            self.barriers.values().map(|barrier| (barrier.dot.timeline, barrier.dot.seq)).collect()
         };
-        let behind = |region: &&RegionId| {
-            observations
-                .regions
-                .get(region)
-                .is_none_or(|seen| !seen.applied.dominates(&vector))
-        };
-        let wait = |region: &RegionId| Command::AwaitBarrier {
-            region: *region,
-            vector: vector.clone(),
-        };
+        let behind =
+            |region: &&RegionId| observations.regions.get(region).is_none_or(|seen| !seen.applied.dominates(&vector));
+        let wait = |region: &RegionId| Command::AwaitBarrier { region: *region, vector: vector.clone() };
         open_unless_empty(regions.iter().filter(behind).map(wait).collect())
     }
 
-    fn check_closed(
-        &mut self,
-        regions: &BTreeSet<RegionId>,
-        scope: GateScope,
-        observations: &Observations,
-    ) -> Check {
+    fn check_closed(&mut self, regions: &BTreeSet<RegionId>, scope: GateScope, observations: &Observations) -> Check {
         let mut open = Vec::new();
         for region in regions {
-            let barrier = observations
-                .regions
-                .get(region)
-                .and_then(|seen| seen.barrier);
-            match barrier
-                .filter(|barrier| barrier.epoch >= self.stage_epoch && barrier.scope == scope)
-            {
+            let barrier = observations.regions.get(region).and_then(|seen| seen.barrier);
+            match barrier.filter(|barrier| barrier.epoch >= self.stage_epoch && barrier.scope == scope) {
                 Some(barrier) => {
                     self.barriers.entry(*region).or_insert(barrier);
                 }
                 None if self.barriers.contains_key(region) => {}
-                None => open.push(Command::CloseGate {
-                    region: *region,
-                    epoch: self.stage_epoch,
-                    scope,
-                }),
+                None => open.push(Command::CloseGate { region: *region, epoch: self.stage_epoch, scope }),
             }
         }
         open_unless_empty(open)
@@ -288,15 +201,9 @@ impl TransitionDriver {
     fn check_certified(&self, homes: &BTreeSet<RegionId>, observations: &Observations) -> Check {
         let mut open = Vec::new();
         let copy = |home: RegionId, holder: RegionId| {
-            observations
-                .copies
-                .get(&(home, holder))
-                .filter(|copy| copy.epoch >= self.stage_epoch)
+            observations.copies.get(&(home, holder)).filter(|copy| copy.epoch >= self.stage_epoch)
         };
-        for (home, holder) in homes
-            .iter()
-            .flat_map(|home| homes.iter().map(move |holder| (*home, *holder)))
-        {
+        for (home, holder) in homes.iter().flat_map(|home| homes.iter().map(move |holder| (*home, *holder))) {
             if home == holder {
                 continue;
             }
@@ -309,9 +216,7 @@ impl TransitionDriver {
                 Err(CertificateError::HomeBehind) => open.push(Command::Certify { home, holder }),
                 Err(CertificateError::Differ) => {
                     let reason = CertificateError::Differ;
-                    return Check::Failed(format!(
-                        "records of home {home} at region {holder}: {reason}"
-                    ));
+                    return Check::Failed(format!("records of home {home} at region {holder}: {reason}"));
                 }
             }
         }
@@ -320,9 +225,5 @@ impl TransitionDriver {
 }
 
 fn open_unless_empty(commands: Vec<Command>) -> Check {
-    if commands.is_empty() {
-        Check::Holds
-    } else {
-        Check::Open(commands)
-    }
+    if commands.is_empty() { Check::Holds } else { Check::Open(commands) }
 }

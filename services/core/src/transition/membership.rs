@@ -24,13 +24,7 @@ pub struct Author {
 
 impl Author {
     pub(super) fn change(&self, kind: ChangeKind) -> Change {
-        Change {
-            kind,
-            id: self.id,
-            by: self.by,
-            reason: self.reason.clone(),
-            trace: self.trace,
-        }
+        Change { kind, id: self.id, by: self.by, reason: self.reason.clone(), trace: self.trace }
     }
 }
 
@@ -53,15 +47,8 @@ pub fn reassert(current: &Regime, promised: Epoch, author: &Author) -> Regime {
 /// sealed at what the others have of it. It is no candidate, and its acknowledgements do not count, until
 /// [`activate_member`]. `None` for a primary (fail over first) and for strangers. If the region is in the in-sync set, only
 /// the primary may propose this ([`crate::register::check_successor`]).
-pub fn rejoin_member(
-    current: &Regime,
-    region: RegionId,
-    known: &VersionVector,
-    author: &Author,
-) -> Option<Regime> {
-    let timeline = current
-        .timeline_of(region)
-        .filter(|_| !current.is_primary(region))?;
+pub fn rejoin_member(current: &Regime, region: RegionId, known: &VersionVector, author: &Author) -> Option<Regime> {
+    let timeline = current.timeline_of(region).filter(|_| !current.is_primary(region))?;
     let mut next = successor(current, ChangeKind::Membership, author);
     if known.get(timeline) > 0 || current.cuts.get(timeline) > 0 {
         next.cuts.advance(timeline, known.get(timeline));
@@ -77,10 +64,7 @@ pub fn rejoin_member(
 /// applied what every active member had when it asked.
 pub fn activate_member(current: &Regime, region: RegionId, author: &Author) -> Option<Regime> {
     let mut next = successor(current, ChangeKind::Membership, author);
-    let member = next
-        .members
-        .get_mut(&region)
-        .filter(|member| member.state == MemberState::Joining)?;
+    let member = next.members.get_mut(&region).filter(|member| member.state == MemberState::Joining)?;
     member.state = MemberState::Active;
     next.frozen_homes.remove(&region);
     Some(next)
@@ -90,10 +74,7 @@ pub fn activate_member(current: &Regime, region: RegionId, author: &Author) -> O
 /// this before every remaining follower has its whole timeline, since fewer followers are asked in a failover then.
 pub fn leave_out(current: &Regime, region: RegionId, author: &Author) -> Option<Regime> {
     let mut next = successor(current, ChangeKind::Membership, author);
-    let member = next
-        .members
-        .get_mut(&region)
-        .filter(|_| !current.is_primary(region))?;
+    let member = next.members.get_mut(&region).filter(|_| !current.is_primary(region))?;
     member.state = MemberState::Evicted;
     next.in_sync.remove(&region);
     Some(next)
@@ -102,16 +83,9 @@ pub fn leave_out(current: &Regime, region: RegionId, author: &Author) -> Option<
 /// Another in-sync set, proposed by the primary. A region enters only once it has applied the primary's head; it leaves
 /// **before** any write is acknowledged without it, which is after this regime is chosen. `None` outside `sync`, if
 /// nothing changes, and for regions that are no active followers.
-pub fn set_in_sync(
-    current: &Regime,
-    in_sync: BTreeSet<RegionId>,
-    author: &Author,
-) -> Option<Regime> {
-    let eligible =
-        |region: &RegionId| current.is_active(*region) && current.primary != Some(*region);
-    let fits = current.durability == Durability::Sync
-        && in_sync != current.in_sync
-        && in_sync.iter().all(eligible);
+pub fn set_in_sync(current: &Regime, in_sync: BTreeSet<RegionId>, author: &Author) -> Option<Regime> {
+    let eligible = |region: &RegionId| current.is_active(*region) && current.primary != Some(*region);
+    let fits = current.durability == Durability::Sync && in_sync != current.in_sync && in_sync.iter().all(eligible);
     fits.then(|| {
         let mut next = successor(current, ChangeKind::InSync, author);
         next.in_sync = in_sync;

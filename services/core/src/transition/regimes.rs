@@ -28,12 +28,7 @@ pub(super) fn staged(current: &Regime, plan: &Plan, origin: &Origin, stage: Stag
 }
 
 fn author(plan: &Plan, origin: &Origin) -> Author {
-    Author {
-        id: origin.id,
-        by: plan.coordinator,
-        reason: origin.reason.clone(),
-        trace: origin.trace,
-    }
+    Author { id: origin.id, by: plan.coordinator, reason: origin.reason.clone(), trace: origin.trace }
 }
 
 /// The regime at the end. `barriers` are those of the stage in which gates were closed.
@@ -50,19 +45,12 @@ pub(super) fn flipped(
     next.mode = target.mode;
     next.primary = target.primary;
     next.durability = target.durability;
-    next.in_sync = if target.durability == Durability::Sync {
-        plan.in_sync.clone()
-    } else {
-        BTreeSet::new()
-    };
+    next.in_sync = if target.durability == Durability::Sync { plan.in_sync.clone() } else { BTreeSet::new() };
     next.transition = None;
     next.change = author(plan, origin).change(ChangeKind::TransitionDone);
 
     let writes_on = keeps_timeline(current, plan);
-    for barrier in barriers
-        .iter()
-        .filter(|barrier| !writes_on.contains(&barrier.dot.timeline.region))
-    {
+    for barrier in barriers.iter().filter(|barrier| !writes_on.contains(&barrier.dot.timeline.region)) {
         next.cuts.advance(barrier.dot.timeline, barrier.dot.seq);
     }
     for region in renewed(current, plan) {
@@ -76,17 +64,9 @@ pub(super) fn flipped(
     if target.mode == Mode::RegionalIsolation {
         next.dataset_generation += 1;
     }
-    let seen = plan
-        .included
-        .iter()
-        .filter_map(|region| observations.regions.get(region));
-    let newest = seen
-        .map(|seen| seen.max_time_ns)
-        .chain(barriers.iter().map(|barrier| barrier.time_ns))
-        .max();
-    next.hlc_floor_ns = next
-        .hlc_floor_ns
-        .max(newest.map_or(0, |time| time.saturating_add(1)));
+    let seen = plan.included.iter().filter_map(|region| observations.regions.get(region));
+    let newest = seen.map(|seen| seen.max_time_ns).chain(barriers.iter().map(|barrier| barrier.time_ns)).max();
+    next.hlc_floor_ns = next.hlc_floor_ns.max(newest.map_or(0, |time| time.saturating_add(1)));
     next
 }
 
@@ -94,11 +74,9 @@ pub(super) fn flipped(
 fn keeps_timeline(current: &Regime, plan: &Plan) -> BTreeSet<RegionId> {
     match (current.mode, plan.target.mode) {
         // The primary's timeline is sealed, unless it stays primary.
-        (Mode::ActivePassive, Mode::ActivePassive) => current
-            .primary
-            .filter(|primary| plan.target.primary == Some(*primary))
-            .into_iter()
-            .collect(),
+        (Mode::ActivePassive, Mode::ActivePassive) => {
+            current.primary.filter(|primary| plan.target.primary == Some(*primary)).into_iter().collect()
+        }
         (Mode::ActivePassive, Mode::ActiveActive) => BTreeSet::new(),
         // All other writers' timelines are sealed.
         (_, Mode::ActivePassive) => plan.target.primary.into_iter().collect(),
@@ -113,45 +91,26 @@ fn renewed(current: &Regime, plan: &Plan) -> BTreeSet<RegionId> {
     match (current.mode, plan.target.mode) {
         (Mode::ActivePassive, Mode::ActivePassive) => {
             let both = [current.primary, plan.target.primary];
-            both.into_iter()
-                .flatten()
-                .filter(|region| !keeps.contains(region))
-                .collect()
+            both.into_iter().flatten().filter(|region| !keeps.contains(region)).collect()
         }
-        (Mode::ActivePassive, Mode::RegionalIsolation) => plan
-            .included
-            .iter()
-            .copied()
-            .filter(|region| current.primary != Some(*region))
-            .collect(),
+        (Mode::ActivePassive, Mode::RegionalIsolation) => {
+            plan.included.iter().copied().filter(|region| current.primary != Some(*region)).collect()
+        }
         _ => plan.included.difference(&keeps).copied().collect(),
     }
 }
 
 /// What becomes of a region that was left behind.
-fn exclude(
-    next: &mut Regime,
-    current: &Regime,
-    plan: &Plan,
-    region: RegionId,
-    observations: &Observations,
-) {
+fn exclude(next: &mut Regime, current: &Regime, plan: &Plan, region: RegionId, observations: &Observations) {
     let Some(timeline) = current.timeline_of(region) else {
         return;
     };
     if current.mode == Mode::ActiveActive {
         // It may have written what nobody here has: its timeline ends where the new authority (or, on the way to
         // isolation, anybody) has it, and the rest will be quarantined when it returns.
-        let seen = plan
-            .included
-            .iter()
-            .filter(|seen| plan.target.primary.is_none_or(|primary| primary == **seen));
-        let applied = seen
-            .filter_map(|seen| observations.regions.get(seen))
-            .map(|seen| seen.applied.get(timeline));
-        let cut: VersionVector = [(timeline, applied.max().unwrap_or(0))]
-            .into_iter()
-            .collect();
+        let seen = plan.included.iter().filter(|seen| plan.target.primary.is_none_or(|primary| primary == **seen));
+        let applied = seen.filter_map(|seen| observations.regions.get(seen)).map(|seen| seen.applied.get(timeline));
+        let cut: VersionVector = [(timeline, applied.max().unwrap_or(0))].into_iter().collect();
         next.cuts.merge(&cut);
     }
     if let Some(member) = next.members.get_mut(&region)
@@ -180,12 +139,7 @@ pub fn rollback(current: &Regime, by: RegionId, reason: String) -> Option<Regime
         next.dataset_generation += 1;
         next.frozen_homes.retain(|home| !current.is_active(*home));
     }
-    let author = Author {
-        id: transition.id,
-        by,
-        reason,
-        trace: current.change.trace,
-    };
+    let author = Author { id: transition.id, by, reason, trace: current.change.trace };
     next.change = author.change(ChangeKind::TransitionAborted);
     Some(next)
 }

@@ -46,10 +46,7 @@ fn run_all(histories: u64, mutant: Mutant) -> Result<Stats, (u64, String)> {
     let workers = thread::available_parallelism().map_or(1, usize::from);
     let results: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("a history panicked"))
-            .collect()
+        threads.into_iter().map(|thread| thread.join().expect("a history panicked")).collect()
     });
     let mut total = Stats::default();
     let mut first: Option<(u64, String)> = None;
@@ -69,8 +66,7 @@ fn every_invariant_holds_in_every_random_history() {
         return;
     }
     let histories = setting("LONGHAUL_HISTORIES").unwrap_or(10_000);
-    let stats = run_all(histories, Mutant::None)
-        .unwrap_or_else(|(seed, error)| panic!("seed {seed}: {error}"));
+    let stats = run_all(histories, Mutant::None).unwrap_or_else(|(seed, error)| panic!("seed {seed}: {error}"));
     println!("{histories} histories: {stats:?}");
     // A run in which these never happened would prove nothing.
     for (what, count) in [
@@ -85,10 +81,7 @@ fn every_invariant_holds_in_every_random_history() {
         ("evictions", stats.evictions),
         ("restarts", stats.restarts),
     ] {
-        assert!(
-            count * 10 >= histories,
-            "only {count} {what} in {histories} histories"
-        );
+        assert!(count * 10 >= histories, "only {count} {what} in {histories} histories");
     }
 }
 

@@ -34,17 +34,9 @@ impl Oracle {
         let dot = operation.dot;
         let before = self.heads.insert(dot.timeline, operation.version);
         if before.is_some_and(|before| before >= operation.version) {
-            return Err(format!(
-                "I3: {dot} got {:?} after {before:?}",
-                operation.version
-            ));
+            return Err(format!("I3: {dot} got {:?} after {before:?}", operation.version));
         }
-        if dot.seq > 1
-            && !self.facts.contains_key(&Dot {
-                seq: dot.seq - 1,
-                ..dot
-            })
-        {
+        if dot.seq > 1 && !self.facts.contains_key(&Dot { seq: dot.seq - 1, ..dot }) {
             return Err(format!("I2: {dot} was accepted after a gap"));
         }
         let fact = Fact {
@@ -78,14 +70,9 @@ impl Oracle {
         cuts: &VersionVector,
         vector: &VersionVector,
     ) -> Result<(), String> {
-        let open = |dot: &Dot, fact: &Fact| {
-            fact.version <= frontier && in_history(cuts, *dot) && !vector.covers(*dot)
-        };
+        let open = |dot: &Dot, fact: &Fact| fact.version <= frontier && in_history(cuts, *dot) && !vector.covers(*dot);
         match self.facts.iter().find(|(dot, fact)| open(dot, fact)) {
-            Some((dot, fact)) => Err(format!(
-                "I10: frontier {frontier:?} passes {dot} {:?}",
-                fact.version
-            )),
+            Some((dot, fact)) => Err(format!("I10: frontier {frontier:?} passes {dot} {:?}", fact.version)),
             None => Ok(()),
         }
     }
@@ -103,11 +90,7 @@ impl Oracle {
     /// versions.
     pub(crate) fn versions_are_unique(&self, cuts: &VersionVector) -> Result<(), String> {
         let mut versions = BTreeSet::new();
-        match self
-            .facts
-            .iter()
-            .find(|(dot, fact)| in_history(cuts, **dot) && !versions.insert(fact.version))
-        {
+        match self.facts.iter().find(|(dot, fact)| in_history(cuts, **dot) && !versions.insert(fact.version)) {
             Some((dot, fact)) => Err(format!("I3: {dot} reuses {:?}", fact.version)),
             None => Ok(()),
         }
@@ -142,10 +125,7 @@ pub(crate) fn raise(shadow: &mut Shadow, key: &RecordKey, last: Last) {
 /// Live records are exactly the last writes that are not deletes (I5).
 pub(crate) fn agree(records: &BTreeMap<RecordKey, Record>, shadow: &Shadow) -> Result<(), String> {
     for key in records.keys().chain(shadow.keys()) {
-        let have = records
-            .get(key)
-            .filter(|record| !record.is_tombstone())
-            .map(|record| record.version);
+        let have = records.get(key).filter(|record| !record.is_tombstone()).map(|record| record.version);
         let want = shadow.get(key).filter(|last| !last.1).map(|last| last.0);
         let what = match (have, want) {
             (have, want) if have == want => continue,

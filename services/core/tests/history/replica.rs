@@ -72,11 +72,7 @@ pub(crate) struct Replica {
 
 impl Replica {
     pub(crate) fn new(id: RegionId, regime: &Regime, mutant: Mutant) -> Self {
-        let floor = if mutant == Mutant::JoinWithoutFloor {
-            0
-        } else {
-            regime.hlc_floor_ns
-        };
+        let floor = if mutant == Mutant::JoinWithoutFloor { 0 } else { regime.hlc_floor_ns };
         Self {
             id,
             incarnation: regime.members[&id].incarnation,
@@ -134,16 +130,8 @@ impl Replica {
 
     /// Killed and started again; what is not durable is gone.
     pub(crate) fn restart(&mut self) {
-        let stored = self
-            .positions
-            .values()
-            .map(|position| position.version.time_ns)
-            .max()
-            .unwrap_or(0);
-        let floor = self
-            .durable_upper_ns
-            .max(self.regime.hlc_floor_ns)
-            .max(stored);
+        let stored = self.positions.values().map(|position| position.version.time_ns).max().unwrap_or(0);
+        let floor = self.durable_upper_ns.max(self.regime.hlc_floor_ns).max(stored);
         self.clock = match self.mutant {
             Mutant::ClockForgets => RegionClock::new(self.id, 0, u64::MAX),
             _ => RegionClock::new(self.id, floor, self.durable_upper_ns),
@@ -170,20 +158,10 @@ impl Replica {
         let Ok(version) = self.clock.tick(wall, boot) else {
             return Ok(None);
         };
-        let timeline = Timeline {
-            region: self.id,
-            incarnation: self.incarnation,
-        };
-        let held = self
-            .positions
-            .get(&timeline)
-            .copied()
-            .unwrap_or(Position::START);
+        let timeline = Timeline { region: self.id, incarnation: self.incarnation };
+        let held = self.positions.get(&timeline).copied().unwrap_or(Position::START);
         let mut operation = Operation {
-            dot: Dot {
-                timeline,
-                seq: held.seq + 1,
-            },
+            dot: Dot { timeline, seq: held.seq + 1 },
             epoch: self.regime.epoch,
             kind,
             home: key.as_ref().map_or(self.id, |key| key.home),
@@ -198,34 +176,17 @@ impl Replica {
             chain: chain::START,
         };
         operation.chain = chain::next(held.chain, &operation);
-        if let Some(last) = key
-            .as_ref()
-            .and_then(|key| self.shadow.get(key))
-            .filter(|last| last.0 >= version)
-        {
-            return Err(format!(
-                "I4: {} {version:?} is born dead under {last:?}",
-                operation.dot
-            ));
+        if let Some(last) = key.as_ref().and_then(|key| self.shadow.get(key)).filter(|last| last.0 >= version) {
+            return Err(format!("I4: {} {version:?} is born dead under {last:?}", operation.dot));
         }
         oracle.accepted(&operation)?;
         let dot = operation.dot;
-        let position = Position {
-            seq: dot.seq,
-            visible: dot.seq,
-            version,
-            chain: operation.chain,
-        };
+        let position = Position { seq: dot.seq, visible: dot.seq, version, chain: operation.chain };
         let merged = self.apply(&operation, now)?;
         if key.is_some() && (!merged.wins || merged.overwritten.is_some()) {
-            return Err(format!(
-                "I4: {dot} did not replace what its region had: {merged:?}"
-            ));
+            return Err(format!("I4: {dot} did not replace what its region had: {merged:?}"));
         }
-        self.log
-            .entry(timeline)
-            .or_default()
-            .insert(dot.seq, operation);
+        self.log.entry(timeline).or_default().insert(dot.seq, operation);
         self.positions.insert(timeline, position);
         Ok(Some(dot))
     }
@@ -237,18 +198,9 @@ impl Replica {
         if !log.contains_key(&(have + 1)) && self.mutant != Mutant::ApplyWithGaps {
             return None;
         }
-        let operations: Vec<_> = log
-            .range(have + 1..=head.max(have + 1))
-            .take(max)
-            .map(|(_, o)| o.clone())
-            .collect();
+        let operations: Vec<_> = log.range(have + 1..=head.max(have + 1)).take(max).map(|(_, o)| o.clone()).collect();
         let last = operations.last()?.dot.seq;
-        (last <= head).then_some(Batch {
-            epoch: self.regime.epoch,
-            timeline,
-            operations,
-            visible: head,
-        })
+        (last <= head).then_some(Batch { epoch: self.regime.epoch, timeline, operations, visible: head })
     }
 
     /// Judges and stores a batch. True if anything was new.
@@ -262,20 +214,18 @@ impl Replica {
         let wall = self.wall_ns(now);
         let mut skip = match admit_batch(&self.view(), batch, wall) {
             Ok(admitted) => admitted.skip,
-            Err(Refusal::Gap { .. }) if self.mutant == Mutant::ApplyWithGaps => 0,
+            Err(Refusal::Gap { .. }) if self.mutant == Mutant::ApplyWithGaps => {
+                let sound = |operation: &Operation| self.clock.check(&operation.version, wall).is_ok();
+                if !batch.operations.iter().all(sound) {
+                    return Ok(Ok(false));
+                }
+                0
+            }
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let mut held = self
-            .positions
-            .get(&batch.timeline)
-            .copied()
-            .unwrap_or(Position::START);
+        let mut held = self.positions.get(&batch.timeline).copied().unwrap_or(Position::START);
         if self.mutant == Mutant::ApplyWithGaps {
-            skip = batch
-                .operations
-                .iter()
-                .take_while(|operation| operation.dot.seq <= held.seq)
-                .count();
+            skip = batch.operations.iter().take_while(|operation| operation.dot.seq <= held.seq).count();
         }
         for operation in &batch.operations[skip..] {
             if self.mutant != Mutant::ApplyWithGaps {
@@ -283,29 +233,16 @@ impl Replica {
             }
             let merged = self.apply(operation, now)?;
             if merged.born_dead {
-                return Err(format!(
-                    "I4: {} was accepted below what its region had",
-                    operation.dot
-                ));
+                return Err(format!("I4: {} was accepted below what its region had", operation.dot));
             }
             let dot = operation.dot;
-            held = Position {
-                seq: dot.seq,
-                visible: dot.seq,
-                version: operation.version,
-                chain: operation.chain,
-            };
-            self.log
-                .entry(batch.timeline)
-                .or_default()
-                .insert(dot.seq, operation.clone());
+            held = Position { seq: dot.seq, visible: dot.seq, version: operation.version, chain: operation.chain };
+            self.log.entry(batch.timeline).or_default().insert(dot.seq, operation.clone());
         }
         let news = skip < batch.operations.len();
         if news {
             self.positions.insert(batch.timeline, held);
-            self.clock
-                .admit(&held.version, wall)
-                .map_err(|error| format!("a checked version was refused: {error}"))?;
+            self.clock.admit(&held.version, wall).map_err(|error| format!("a checked version was refused: {error}"))?;
             self.relay.progress(from, batch.timeline, now.stream_ns());
         }
         Ok(Ok(news))
@@ -326,47 +263,28 @@ impl Replica {
             self.records.insert(key.clone(), record);
             self.born.insert(key.clone(), now);
         }
-        oracle::raise(
-            &mut self.shadow,
-            &key,
-            (operation.version, operation.kind == OperationKind::Delete),
-        );
+        oracle::raise(&mut self.shadow, &key, (operation.version, operation.kind == OperationKind::Delete));
         Ok(merged)
     }
 
     /// What it says that it has.
     pub(crate) fn report(&self) -> MemberReport {
-        MemberReport::new(
-            self.incarnation,
-            self.regime.dataset_generation,
-            &self.positions,
-        )
+        MemberReport::new(self.incarnation, self.regime.dataset_generation, &self.positions)
     }
 
     /// A heartbeat of `peer` arrives, with the reports that it has heard.
     pub(crate) fn hear(&mut self, peer: &Self, now: Now) {
         let own = peer.report();
-        self.relay
-            .heads(peer.id, &own.vector, &self.vector(), now.stream_ns());
-        let heard = peer
-            .reports
-            .iter()
-            .filter(|(region, _)| **region != self.id && **region != peer.id);
+        self.relay.heads(peer.id, &own.vector, &self.vector(), now.stream_ns());
+        let heard = peer.reports.iter().filter(|(region, _)| **region != self.id && **region != peer.id);
         for (region, report) in heard.chain(std::iter::once((&peer.id, &own))) {
-            self.reports
-                .entry(*region)
-                .and_modify(|mine| mine.merge(report))
-                .or_insert_with(|| report.clone());
+            self.reports.entry(*region).and_modify(|mine| mine.merge(report)).or_insert_with(|| report.clone());
         }
     }
 
     /// Everything that it has, in one read.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let highest = self
-            .positions
-            .values()
-            .map(|position| position.version)
-            .max();
+        let highest = self.positions.values().map(|position| position.version).max();
         let header = SnapshotHeader {
             region: self.id,
             epoch: self.regime.epoch,
@@ -374,11 +292,7 @@ impl Replica {
             positions: self.positions.clone(),
             hlc: highest.unwrap_or(Version::ZERO),
         };
-        Snapshot {
-            header,
-            rows: self.records.values().cloned().collect(),
-            shadow: self.shadow.clone(),
-        }
+        Snapshot { header, rows: self.records.values().cloned().collect(), shadow: self.shadow.clone() }
     }
 
     /// Merges a snapshot that has arrived. `Err` inside: it was refused.
@@ -389,26 +303,13 @@ impl Replica {
             snapshot::admit_header(&self.view(), header, wall)?;
             snapshot::admit_rows(&self.view(), header, &snapshot.rows, wall)?;
         }
-        let rows: BTreeMap<RecordKey, &Record> = snapshot
-            .rows
-            .iter()
-            .map(|row| (row.key.clone(), row))
-            .collect();
+        let rows: BTreeMap<RecordKey, &Record> = snapshot.rows.iter().map(|row| (row.key.clone(), row)).collect();
         if self.mutant == Mutant::SnapshotReplaces {
-            self.records = rows
-                .into_iter()
-                .map(|(key, row)| (key, row.clone()))
-                .collect();
+            self.records = rows.into_iter().map(|(key, row)| (key, row.clone())).collect();
         } else {
             let header_vector = durable_vector(&header.positions);
-            self.records.retain(|key, local| {
-                rows.contains_key(key) || !snapshot::gone(local, &header_vector)
-            });
-            let have = if self.mutant == Mutant::SnapshotRevives {
-                VersionVector::default()
-            } else {
-                self.vector()
-            };
+            self.records.retain(|key, local| rows.contains_key(key) || !snapshot::gone(local, &header_vector));
+            let have = if self.mutant == Mutant::SnapshotRevives { VersionVector::default() } else { self.vector() };
             for (key, row) in rows {
                 if snapshot::merge_row(self.records.get(&key), row, &have) {
                     self.born.insert(key.clone(), now);
@@ -423,15 +324,8 @@ impl Replica {
             oracle::raise(&mut self.shadow, key, *last);
         }
         if !floorless {
-            let highest = snapshot
-                .rows
-                .iter()
-                .map(|row| row.version)
-                .max()
-                .unwrap_or(header.hlc);
-            self.clock
-                .admit(&highest.max(header.hlc), wall)
-                .expect("its header and rows were checked");
+            let highest = snapshot.rows.iter().map(|row| row.version).max().unwrap_or(header.hlc);
+            self.clock.admit(&highest.max(header.hlc), wall).expect("its header and rows were checked");
         }
         self.ready = true;
         Ok(())
@@ -450,22 +344,13 @@ impl Replica {
         };
         let (reports, regime, born) = (&self.reports, &self.regime, &self.born);
         let everybody_has = |dot: Dot| {
-            let mut members = regime
-                .members
-                .iter()
-                .filter(|(_, member)| member.state != MemberState::Evicted);
-            members.all(|(region, _)| {
-                reports
-                    .get(region)
-                    .is_some_and(|report| report.vector.covers(dot))
-            })
+            let mut members = regime.members.iter().filter(|(_, member)| member.state != MemberState::Evicted);
+            members.all(|(region, _)| reports.get(region).is_some_and(|report| report.vector.covers(dot)))
         };
         let mutant = self.mutant;
         self.records.retain(|key, record| {
             let goes = match mutant {
-                Mutant::CollectByAge => born
-                    .get(key)
-                    .is_some_and(|born| now.0 - born.0 > 60_000_000),
+                Mutant::CollectByAge => born.get(key).is_some_and(|born| now.0 - born.0 > 60_000_000),
                 Mutant::CollectWhenAllHaveIt => everybody_has(record.dot),
                 _ => bound.is_some_and(|bound| record.version <= bound),
             };
@@ -486,10 +371,7 @@ impl Replica {
                 let head = heads.entry(live).or_insert(Version::ZERO);
                 *head = (*head).max(*version);
             }
-            report.vector = heads
-                .keys()
-                .map(|timeline| (*timeline, report.vector.get(*timeline)))
-                .collect();
+            report.vector = heads.keys().map(|timeline| (*timeline, report.vector.get(*timeline))).collect();
             report.heads = heads;
         }
         frontier(&regime, &reports)
@@ -503,10 +385,7 @@ impl Replica {
         self.reports.insert(self.id, self.report());
         let collectable = collectable_log(&self.regime, &self.reports);
         for (timeline, log) in &mut self.log {
-            while log
-                .first_key_value()
-                .is_some_and(|(seq, _)| *seq <= collectable.get(*timeline))
-            {
+            while log.first_key_value().is_some_and(|(seq, _)| *seq <= collectable.get(*timeline)) {
                 log.pop_first();
             }
             while timeline.region != self.id && log.len() > LOG_KEPT {
@@ -520,7 +399,6 @@ impl Replica {
         if !self.ready {
             return Ok(());
         }
-        oracle::agree(&self.records, &self.shadow)
-            .map_err(|error| format!("region {}: {error}", self.id))
+        oracle::agree(&self.records, &self.shadow).map_err(|error| format!("region {}: {error}", self.id))
     }
 }

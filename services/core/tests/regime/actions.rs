@@ -8,8 +8,7 @@ use longhaul_core::ids::{Dot, RegionId, Timeline};
 use longhaul_core::regime::{Durability, Mode, Regime, Stage, Target};
 use longhaul_core::register::Intent;
 use longhaul_core::transition::{
-    self, Barrier, Command, GateScope, Observations, Origin, Request, Seen, Step, TransitionDriver,
-    set_in_sync,
+    self, Barrier, Command, GateScope, Observations, Origin, Request, Seen, Step, TransitionDriver, set_in_sync,
 };
 use longhaul_core::vector::VersionVector;
 use longhaul_core::voter::{Voter, VoterRequest};
@@ -17,23 +16,17 @@ use longhaul_core::voter::{Voter, VoterRequest};
 use crate::world::{Event, Message, Mutant, Pending, World};
 
 impl World {
-    pub fn act(&mut self) {
+    pub(crate) fn act(&mut self) {
         let region = self.any_region();
-        let action = if self.healed {
-            [3, 3, 6, 7, 4][self.random.below(5) as usize]
-        } else {
-            self.random.below(16)
-        };
+        let action = if self.healed { [3, 3, 6, 7, 4][self.random.below(5) as usize] } else { self.random.below(16) };
         match action {
-            0..=2 => self.write_somewhere(),
-            3 | 4 => self.ship_everywhere(),
-            5 => self.ship_everywhere(),
+            3..=5 => self.ship_everywhere(),
             6 if self.healed => self.ids().into_iter().for_each(|id| self.gossip(id)),
             6 => self.gossip(region),
             7 => self.read_register(region),
             8 => self.change_link(region),
             9 => self.crash_or_restart(region),
-            10 | 11 if self.random.percent(35) && self.regions[&region].up => {
+            10 | 11 if self.random.percent(50) && self.runs(region) => {
                 let allow_data_loss = self.random.percent(3);
                 self.fail_over(region, allow_data_loss);
             }
@@ -43,7 +36,7 @@ impl World {
         }
     }
 
-    pub fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.healed = true;
         self.cut_links.clear();
         for id in self.ids() {
@@ -56,7 +49,7 @@ impl World {
     /// Every region that believes itself primary gets a write.
     fn write_somewhere(&mut self) {
         for id in self.ids() {
-            if self.regions[&id].up && self.regions[&id].regime().is_primary(id) {
+            if self.runs(id) && self.regions[&id].regime().is_primary(id) {
                 self.write(id);
             }
         }
@@ -78,17 +71,13 @@ impl World {
         self.oracle.accepted(id, regime.epoch, operation);
         let region = self.region(id);
         let seq = region.length(region.own_timeline());
-        region.pending.push(Pending {
-            seq,
-            operation,
-            accepted_under: regime,
-        });
+        region.pending.push(Pending { seq, operation, accepted_under: regime });
         // Between commit and acknowledgement a process may be stopped for longer than a lease.
-        let pause = if self.random.percent(10) {
-            self.random.below(4000)
-        } else {
-            self.random.below(10)
-        };
+        let pause =
+            if !self.healed && self.random.percent(5) { 1000 + self.random.below(6000) } else { self.random.below(10) };
+        if pause >= 1000 {
+            self.region(id).stopped_until_ms = self.now_ms + 1 + pause;
+        }
         self.schedule(1 + pause, Event::Flush(id));
     }
 
@@ -102,31 +91,31 @@ impl World {
     }
 
     /// Acknowledges what may be acknowledged now.
-    pub fn acknowledge(&mut self, id: RegionId) {
+    pub(crate) fn acknowledge(&mut self, id: RegionId) {
         let lease_valid = self.lease_valid(id) || self.is(Mutant::LeaseCheckedAtAcceptOnly);
         let any_epoch = self.is(Mutant::AckOfAnyEpoch);
+        let runs = self.runs(id);
         let region = self.region(id);
-        if !region.up || region.pending.is_empty() {
+        if !runs || region.pending.is_empty() {
             return;
         }
         let regime = region.disk.regime.clone();
         let head = region.length(region.own_timeline());
         let mut acks = region.acks.clone();
         if any_epoch {
-            acks.values_mut().for_each(|ack| ack.epoch = regime.epoch);
+            for ack in acks.values_mut() {
+                ack.epoch = regime.epoch;
+            }
         }
         let reached = acknowledged_seq(&regime, head, &acks);
-        let (ready, waiting): (Vec<Pending>, Vec<Pending>) = std::mem::take(&mut region.pending)
-            .into_iter()
-            .partition(|pending| {
-                pending.seq <= reached
-                    && still_acknowledges(&pending.accepted_under, &regime, id, lease_valid)
+        let (ready, waiting): (Vec<Pending>, Vec<Pending>) =
+            std::mem::take(&mut region.pending).into_iter().partition(|pending| {
+                pending.seq <= reached && still_acknowledges(&pending.accepted_under, &regime, id, lease_valid)
             });
         let timeline = region.own_timeline();
         region.pending = waiting;
         for pending in ready {
-            self.oracle
-                .acknowledged(id, regime.epoch, timeline, pending.operation);
+            self.oracle.acknowledged(id, regime.epoch, timeline, pending.operation);
         }
     }
 
@@ -134,7 +123,7 @@ impl World {
         for from in self.ids() {
             let region = &self.regions[&from];
             let regime = region.regime().clone();
-            if !region.up || !regime.is_primary(from) || !region.covers_prefix() {
+            if !self.runs(from) || !regime.is_primary(from) || !region.covers_prefix() {
                 continue;
             }
             let timeline = region.own_timeline();
@@ -147,47 +136,23 @@ impl World {
         }
     }
 
-    fn ship(
-        &mut self,
-        from: RegionId,
-        to: RegionId,
-        regime: &Rc<Regime>,
-        timeline: Timeline,
-        log: &[u64],
-    ) {
-        let known = self.regions[&from]
-            .acks
-            .get(&to)
-            .filter(|ack| ack.epoch == regime.epoch)
-            .map(|ack| ack.seq as usize);
+    fn ship(&mut self, from: RegionId, to: RegionId, regime: &Rc<Regime>, timeline: Timeline, log: &[u64]) {
+        let known =
+            self.regions[&from].acks.get(&to).filter(|ack| ack.epoch == regime.epoch).map(|ack| ack.seq as usize);
         let after = known.unwrap_or(0).min(log.len());
         let sealed = |(timeline, cut): (Timeline, u64)| {
             let log = &self.regions[&from].disk.log.get(&timeline)?;
             Some((timeline, log[..(cut as usize).min(log.len())].to_vec()))
         };
         let drop_prefix = self.is(Mutant::ShipWithoutPrefix) || known.is_some();
-        let prefix = if drop_prefix {
-            Vec::new()
-        } else {
-            regime.cuts.iter().filter_map(sealed).collect()
-        };
+        let prefix = if drop_prefix { Vec::new() } else { regime.cuts.iter().filter_map(sealed).collect() };
         let operations = log[after..].to_vec();
-        self.send(
-            from,
-            to,
-            Message::Ship {
-                regime: regime.clone(),
-                timeline,
-                after,
-                operations,
-                prefix,
-            },
-        );
+        self.send(from, to, Message::Ship { regime: regime.clone(), timeline, after, operations, prefix });
     }
 
     /// A follower takes what it may, and says how far it has it.
     #[allow(clippy::too_many_arguments)]
-    pub fn on_ship(
+    pub(crate) fn on_ship(
         &mut self,
         id: RegionId,
         from: RegionId,
@@ -200,8 +165,7 @@ impl World {
         self.adopt(id, regime);
         let without_prefix = self.is(Mutant::ShipWithoutPrefix);
         let region = self.region(id);
-        if regime.epoch != region.disk.regime.epoch || regime.epoch < region.voter.promised_epoch()
-        {
+        if regime.epoch != region.disk.regime.epoch || regime.epoch < region.voter.promised_epoch() {
             return;
         }
         for (sealed, log) in prefix {
@@ -227,36 +191,25 @@ impl World {
         }
         let seq = mine.len() as u64;
         if differs {
-            self.oracle.violate(format!(
-                "I2: region {id} has other operations in {timeline} than its primary"
-            ));
+            self.oracle.violate(format!("I2: region {id} has other operations in {timeline} than its primary"));
         }
         if seq > 0 && !holds_prefix {
-            self.oracle.violate(format!(
-                "I2: region {id} took operations of {timeline} without the sealed prefix"
-            ));
+            self.oracle.violate(format!("I2: region {id} took operations of {timeline} without the sealed prefix"));
         }
-        self.send(
-            id,
-            from,
-            Message::Durable(DurableAck {
-                epoch: regime.epoch,
-                seq,
-            }),
-        );
+        self.send(id, from, Message::Durable(DurableAck { epoch: regime.epoch, seq }));
     }
 
     fn gossip(&mut self, id: RegionId) {
         let regime = self.regions[&id].regime().clone();
         for to in self.ids() {
-            if to != id && self.regions[&id].up {
+            if to != id && self.runs(id) {
                 self.send(id, to, Message::Regime(regime.clone()));
             }
         }
     }
 
     fn read_register(&mut self, id: RegionId) {
-        if self.regions[&id].up && self.regions[&id].attempt.is_none() {
+        if self.runs(id) && self.regions[&id].attempt.is_none() {
             self.start(id, Intent::Read, false);
         }
     }
@@ -268,10 +221,7 @@ impl World {
         }
         let cut = self.random.percent(45);
         let both = self.random.percent(60);
-        for pair in [(from, to), (to, from)]
-            .into_iter()
-            .take(1 + usize::from(both))
-        {
+        for pair in [(from, to), (to, from)].into_iter().take(1 + usize::from(both)) {
             if cut {
                 self.cut_links.insert(pair);
             } else {
@@ -287,6 +237,7 @@ impl World {
             self.oracle.summary.crashes += 1;
             let region = self.region(id);
             region.up = false;
+            region.stopped_until_ms = 0;
             region.pending.clear();
             region.acks.clear();
             region.lease = None;
@@ -302,9 +253,7 @@ impl World {
         region.up = true;
         region.voter = Voter::restore(region.disk.voter.clone(), now_ns);
         let regime = region.disk.regime.clone();
-        region.lease = regime
-            .is_primary(id)
-            .then(|| longhaul_core::lease::Lease::new(id, &regime, now_ns));
+        region.lease = regime.is_primary(id).then(|| longhaul_core::lease::Lease::new(id, &regime, now_ns));
         let promised = region.voter.promised_epoch();
         self.oracle.promised(id, promised);
     }
@@ -312,21 +261,14 @@ impl World {
     fn change_in_sync(&mut self, id: RegionId) {
         let region = &self.regions[&id];
         let regime = region.regime().clone();
-        let idle = region.up && region.attempt.is_none() && region.driver.is_none();
-        if !idle
-            || !regime.is_primary(id)
-            || regime.durability != Durability::Sync
-            || regime.transition.is_some()
-        {
+        let idle = self.runs(id) && region.attempt.is_none() && region.driver.is_none();
+        if !idle || !regime.is_primary(id) || regime.durability != Durability::Sync || regime.transition.is_some() {
             return;
         }
         let head = region.length(region.own_timeline());
         let mut in_sync = regime.in_sync.clone();
         for follower in regime.followers() {
-            let ack = region
-                .acks
-                .get(&follower)
-                .filter(|ack| ack.epoch == regime.epoch);
+            let ack = region.acks.get(&follower).filter(|ack| ack.epoch == regime.epoch);
             let caught_up = ack.is_some_and(|ack| ack.seq == head);
             if caught_up {
                 in_sync.insert(follower);
@@ -343,80 +285,53 @@ impl World {
     fn observe(&self, id: RegionId) -> Observations {
         let seen = |other: RegionId| {
             let region = &self.regions[&other];
-            let applied: VersionVector = region
-                .disk
-                .log
-                .iter()
-                .map(|(timeline, log)| (*timeline, log.len() as u64))
-                .collect();
-            Seen {
-                applied,
-                barrier: region.barrier,
-                ..Seen::default()
-            }
+            let applied: VersionVector =
+                region.disk.log.iter().map(|(timeline, log)| (*timeline, log.len() as u64)).collect();
+            Seen { applied, barrier: region.barrier, ..Seen::default() }
         };
-        let reached = self
-            .ids()
-            .into_iter()
-            .filter(|other| self.reachable(id, *other));
-        Observations {
-            regions: reached.map(|other| (other, seen(other))).collect(),
-            copies: BTreeMap::new(),
-        }
+        let reached = self.ids().into_iter().filter(|other| self.reachable(id, *other));
+        Observations { regions: reached.map(|other| (other, seen(other))).collect(), copies: BTreeMap::new() }
     }
 
     fn begin_switchover(&mut self) {
         let to = self.any_region();
-        let primaries: Vec<RegionId> = self
-            .ids()
-            .into_iter()
-            .filter(|id| self.regions[id].regime().is_primary(*id))
-            .collect();
+        let primaries: Vec<RegionId> =
+            self.ids().into_iter().filter(|id| self.regions[id].regime().is_primary(*id)).collect();
         for id in primaries {
             let region = &self.regions[&id];
-            if !region.up || region.driver.is_some() || region.attempt.is_some() || to == id {
+            if !self.runs(id) || region.driver.is_some() || region.attempt.is_some() || to == id {
                 continue;
             }
             let regime = region.regime().clone();
-            let target = Target {
-                mode: Mode::ActivePassive,
-                primary: Some(to),
-                durability: regime.durability,
-            };
-            let request = Request {
-                target,
-                force: false,
-            };
+            let target = Target { mode: Mode::ActivePassive, primary: Some(to), durability: regime.durability };
+            let request = Request { target, force: false };
             let Ok(mut plan) = transition::plan(&regime, &request, &self.observe(id)) else {
                 continue;
             };
             if self.is(Mutant::SwitchoverWithoutDrain) {
-                plan.steps.retain(|step| {
-                    !matches!(
-                        step,
-                        Step::Enter(Stage::Draining) | Step::Close(..) | Step::Converge(_)
-                    )
-                });
+                plan.steps
+                    .retain(|step| !matches!(step, Step::Enter(Stage::Draining) | Step::Close(..) | Step::Converge(_)));
             }
-            let origin = Origin {
-                id: self.identity(),
-                reason: "random".to_owned(),
-                trace: None,
-                deadline_ms: 5000,
-            };
+            let origin = Origin { id: self.identity(), reason: "random".to_owned(), trace: None, deadline_ms: 5000 };
             let now_ns = self.now_ns();
             self.region(id).driver = Some(TransitionDriver::new(plan, origin, now_ns));
             self.drive(id);
         }
     }
 
-    pub fn drive(&mut self, id: RegionId) {
+    pub(crate) fn drive(&mut self, id: RegionId) {
+        if !self.runs(id) {
+            if self.regions[&id].driver.is_some() {
+                self.schedule(100, Event::Drive(id));
+            }
+            return;
+        }
         let observations = self.observe(id);
         let now_ns = self.now_ns();
         let region = self.region(id);
         let regime = region.disk.regime.clone();
         let busy = region.attempt.is_some();
-        let Some(driver) = region.driver.as_mut().filter(|_| region.up) else {
+        let Some(driver) = region.driver.as_mut() else {
             return;
         };
         for command in driver.next(&regime, &observations, now_ns) {
@@ -436,14 +351,8 @@ impl World {
     }
 
     fn propose(&mut self, id: RegionId, next: Regime, release: bool) {
-        let released = if release {
-            self.region(id)
-                .lease
-                .as_mut()
-                .map(longhaul_core::lease::Lease::release)
-        } else {
-            None
-        };
+        let released =
+            if release { self.region(id).lease.as_mut().map(longhaul_core::lease::Lease::release) } else { None };
         if let Some(release) = released {
             self.vote(id, &VoterRequest::Release(release));
         }
@@ -452,7 +361,7 @@ impl World {
 
     /// The gate is closed by the regime; the barrier shows where.
     fn close_gate(&mut self, id: RegionId, scope: GateScope) {
-        if !self.regions[&id].up {
+        if !self.runs(id) {
             return;
         }
         let epoch = self.epoch_of(id);
@@ -460,15 +369,7 @@ impl World {
         self.oracle.accepted_marker(operation);
         let region = self.region(id);
         let timeline = region.own_timeline();
-        let dot = Dot {
-            timeline,
-            seq: region.length(timeline),
-        };
-        region.barrier = Some(Barrier {
-            epoch,
-            scope,
-            dot,
-            time_ns: 0,
-        });
+        let dot = Dot { timeline, seq: region.length(timeline) };
+        region.barrier = Some(Barrier { epoch, scope, dot, time_ns: 0 });
     }
 }

@@ -12,38 +12,23 @@ mod world;
 use longhaul_core::regime::Durability;
 use world::{Mutant, Settings, Summary, run};
 
-const DURABILITIES: [Durability; 4] = [
-    Durability::Local,
-    Durability::Semi(1),
-    Durability::Semi(2),
-    Durability::Sync,
-];
+const DURABILITIES: [Durability; 4] = [Durability::Local, Durability::Semi(1), Durability::Semi(2), Durability::Sync];
 
 fn histories() -> u64 {
-    std::env::var("LONGHAUL_HISTORIES")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(10_000)
+    std::env::var("LONGHAUL_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000)
 }
 
 /// Three regions in three histories of four, five in the fourth.
 fn settings(seed: u64, mutant: Option<Mutant>) -> Settings {
     let durability = DURABILITIES[(seed % 4) as usize];
     let regions = if (seed / 4) % 4 == 3 { 5 } else { 3 };
-    Settings {
-        seed,
-        regions,
-        durability,
-        mutant,
-    }
+    Settings { seed, regions, durability, mutant }
 }
 
 #[test]
 fn no_history_breaks_an_invariant() {
     let total = histories();
-    let threads = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(4) as u64;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4) as u64;
     let results: Vec<(Summary, Vec<String>)> = std::thread::scope(|scope| {
         let work = |first| {
             let (mut summary, mut broken) = (Summary::default(), Vec::new());
@@ -55,13 +40,8 @@ fn no_history_breaks_an_invariant() {
             }
             (summary, broken)
         };
-        let workers: Vec<_> = (0..threads)
-            .map(|first| scope.spawn(move || work(first)))
-            .collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().expect("the harness does not panic"))
-            .collect()
+        let workers: Vec<_> = (0..threads).map(|first| scope.spawn(move || work(first))).collect();
+        workers.into_iter().map(|worker| worker.join().expect("the harness does not panic")).collect()
     });
     let broken: Vec<&String> = results.iter().flat_map(|(_, broken)| broken).collect();
     assert!(
@@ -71,20 +51,13 @@ fn no_history_breaks_an_invariant() {
         &broken[..broken.len().min(8)]
     );
     let mut all = Summary::default();
-    results.iter().for_each(|(summary, _)| all.add(summary));
+    for (summary, _) in &results {
+        all.add(summary);
+    }
     println!("{total} histories: {all:?}");
-    assert!(
-        all.failovers > total / 20,
-        "the histories do not exercise failover: {all:?}"
-    );
-    assert!(
-        all.switchovers > total / 40,
-        "the histories do not exercise switchover: {all:?}"
-    );
-    assert!(
-        all.acknowledged > total,
-        "the histories acknowledge too little: {all:?}"
-    );
+    assert!(all.failovers > total / 20, "the histories do not exercise failover: {all:?}");
+    assert!(all.switchovers > total / 40, "the histories do not exercise switchover: {all:?}");
+    assert!(all.acknowledged > total, "the histories acknowledge too little: {all:?}");
 }
 
 /// The first of so many histories that shows the broken rule.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::world::{Event, Message, Mutant, World};
 
 /// A change of the register under way at a region; volatile.
-pub struct Attempt {
+pub(crate) struct Attempt {
     pub proposer: Proposer,
     pub prepare: Prepare,
     pub accept: Option<Box<Accept>>,
@@ -28,46 +28,32 @@ pub struct Attempt {
 }
 
 impl World {
-    pub fn author(&mut self, by: RegionId) -> Author {
-        Author {
-            id: self.identity(),
-            by,
-            reason: "random".to_owned(),
-            trace: None,
-        }
+    pub(crate) fn author(&mut self, by: RegionId) -> Author {
+        Author { id: self.identity(), by, reason: "random".to_owned(), trace: None }
     }
 
-    pub fn identity(&mut self) -> Uuid {
+    pub(crate) fn identity(&mut self) -> Uuid {
         Uuid::from_u64_pair(self.random.below(u64::MAX), self.random.below(u64::MAX))
     }
 
     /// A voter answers, durably unless that is what is broken.
-    pub fn vote(&mut self, id: RegionId, request: &VoterRequest) -> (VoterReply, Option<Fenced>) {
+    pub(crate) fn vote(&mut self, id: RegionId, request: &VoterRequest) -> (VoterReply, Option<Fenced>) {
         let now_ns = self.now_ns();
-        let forgets =
-            self.is(Mutant::PromiseNotDurable) && matches!(request, VoterRequest::Prepare(_));
+        let forgets = self.is(Mutant::PromiseNotDurable) && matches!(request, VoterRequest::Prepare(_));
         let no_promise = self.is(Mutant::NoPromise);
         let region = self.region(id);
-        let fences = matches!(
-            request,
-            VoterRequest::Prepare(Prepare { fence: Some(_), .. })
-        );
+        let fences = matches!(request, VoterRequest::Prepare(Prepare { fence: Some(_), .. }));
         let effect = match request {
-            VoterRequest::Prepare(prepare) if no_promise => region.voter.handle(
-                &VoterRequest::Prepare(Prepare {
-                    fence: None,
-                    ..prepare.clone()
-                }),
-                now_ns,
-            ),
+            VoterRequest::Prepare(prepare) if no_promise => {
+                region.voter.handle(&VoterRequest::Prepare(Prepare { fence: None, ..prepare.clone() }), now_ns)
+            }
             _ => region.voter.handle(request, now_ns),
         };
         if effect.persist && !forgets {
             region.disk.voter = region.voter.state().clone();
         }
         let promised = region.voter.promised_epoch();
-        let fenced =
-            (fences && matches!(effect.reply, VoterReply::Promise(_))).then(|| region.fenced());
+        let fenced = (fences && matches!(effect.reply, VoterReply::Promise(_))).then(|| region.fenced());
         self.oracle.promised(id, promised);
         (effect.reply, fenced)
     }
@@ -91,27 +77,22 @@ impl World {
         }
     }
 
-    pub fn renew(&mut self, id: RegionId) {
+    pub(crate) fn renew(&mut self, id: RegionId) {
         let now_ns = self.now_ns();
         let (now_ms, no_lease) = (self.now_ms, self.is(Mutant::NoLease));
+        let runs = self.runs(id);
         let region = self.region(id);
-        region
-            .attempt
-            .take_if(|attempt| now_ms >= attempt.deadline_ms);
-        if !region.up || no_lease {
+        region.attempt.take_if(|attempt| now_ms >= attempt.deadline_ms);
+        if !runs || no_lease {
             return;
         }
-        if let Some(request) = region
-            .lease
-            .as_ref()
-            .and_then(|lease| lease.request(now_ns))
-        {
+        if let Some(request) = region.lease.as_ref().and_then(|lease| lease.request(now_ns)) {
             self.ask_all(id, &VoterRequest::Lease(request));
         }
         self.acknowledge(id);
     }
 
-    pub fn start(&mut self, id: RegionId, intent: Intent, allow_data_loss: bool) {
+    pub(crate) fn start(&mut self, id: RegionId, intent: Intent, allow_data_loss: bool) {
         let genesis = (*self.genesis).clone();
         let region = self.region(id);
         let ballot = region.voter.next_ballot(id, Ballot::GENESIS);
@@ -131,42 +112,21 @@ impl World {
         self.ask_all(id, &VoterRequest::Prepare(prepare));
     }
 
-    pub fn compare_and_set(&mut self, id: RegionId, next: Regime, release: Option<Release>) {
+    pub(crate) fn compare_and_set(&mut self, id: RegionId, next: Regime, release: Option<Release>) {
         let expected = self.epoch_of(id);
-        self.start(
-            id,
-            Intent::CompareAndSet {
-                expected,
-                next: Box::new(next),
-                release,
-            },
-            false,
-        );
+        self.start(id, Intent::CompareAndSet { expected, next: Box::new(next), release }, false);
     }
 
-    pub fn on_answer(
-        &mut self,
-        id: RegionId,
-        from: RegionId,
-        reply: &VoterReply,
-        fenced: Option<Fenced>,
-    ) {
+    pub(crate) fn on_answer(&mut self, id: RegionId, from: RegionId, reply: &VoterReply, fenced: Option<Fenced>) {
         match reply {
-            VoterReply::Granted {
-                epoch,
-                sent_boot_ns,
-            } => {
+            VoterReply::Granted { epoch, sent_boot_ns } => {
                 if let Some(lease) = &mut self.region(id).lease {
                     lease.granted(from, *epoch, *sent_boot_ns);
                 }
                 self.acknowledge(id);
             }
-            VoterReply::LeaseRefused(LeaseRefusal::Fenced { promised }) => {
-                self.on_lease_fenced(id, *promised)
-            }
-            VoterReply::LeaseRefused(LeaseRefusal::GivenBack { epoch }) => {
-                self.on_lease_fenced(id, epoch.next())
-            }
+            VoterReply::LeaseRefused(LeaseRefusal::Fenced { promised }) => self.on_lease_fenced(id, *promised),
+            VoterReply::LeaseRefused(LeaseRefusal::GivenBack { epoch }) => self.on_lease_fenced(id, epoch.next()),
             VoterReply::LeaseRefused(_) | VoterReply::Released => {}
             _ => self.on_vote(id, from, reply, fenced),
         }
@@ -176,21 +136,14 @@ impl World {
     fn on_lease_fenced(&mut self, id: RegionId, promised: Epoch) {
         let busy = self.region(id).attempt.is_some() || self.region(id).driver.is_some();
         let regime = self.regions[&id].regime().clone();
-        if busy || !regime.is_primary(id) || promised <= regime.epoch || regime.transition.is_some()
-        {
+        if busy || !regime.is_primary(id) || promised <= regime.epoch || regime.transition.is_some() {
             return;
         }
         let author = self.author(id);
         self.compare_and_set(id, reassert(&regime, promised, &author), None);
     }
 
-    fn on_vote(
-        &mut self,
-        id: RegionId,
-        from: RegionId,
-        reply: &VoterReply,
-        fenced: Option<Fenced>,
-    ) {
+    fn on_vote(&mut self, id: RegionId, from: RegionId, reply: &VoterReply, fenced: Option<Fenced>) {
         let Some(attempt) = &mut self.region(id).attempt else {
             return;
         };
@@ -215,14 +168,7 @@ impl World {
             Progress::Retry { voter, after_ms } => {
                 if let Some(attempt) = &self.region(id).attempt {
                     let ballot = attempt.proposer.ballot();
-                    self.schedule(
-                        after_ms + 1,
-                        Event::Again {
-                            region: id,
-                            voter,
-                            ballot,
-                        },
-                    );
+                    self.schedule(after_ms + 1, Event::Again { region: id, voter, ballot });
                 }
             }
             Progress::Fenced => {
@@ -245,13 +191,9 @@ impl World {
         }
     }
 
-    pub fn ask_again(&mut self, id: RegionId, voter: RegionId, ballot: Ballot) {
+    pub(crate) fn ask_again(&mut self, id: RegionId, voter: RegionId, ballot: Ballot) {
         let region = &self.regions[&id];
-        let Some(attempt) = region
-            .attempt
-            .as_ref()
-            .filter(|a| region.up && a.proposer.ballot() == ballot)
-        else {
+        let Some(attempt) = region.attempt.as_ref().filter(|a| self.runs(id) && a.proposer.ballot() == ballot) else {
             return;
         };
         let request = match &attempt.accept {
@@ -261,7 +203,7 @@ impl World {
         self.ask(id, voter, request);
     }
 
-    pub fn fail_over(&mut self, id: RegionId, allow_data_loss: bool) {
+    pub(crate) fn fail_over(&mut self, id: RegionId, allow_data_loss: bool) {
         let region = &self.regions[&id];
         let expected = region.regime().epoch;
         let fence = expected.next().max(region.voter.promised_epoch());
@@ -269,15 +211,12 @@ impl World {
     }
 
     /// Plans again with whatever was heard; fetches over links that carry at this moment.
-    pub fn plan_failover(&mut self, id: RegionId, ballot: Ballot) {
+    pub(crate) fn plan_failover(&mut self, id: RegionId, ballot: Ballot) {
         let mut chains = BTreeMap::new();
         for _ in 0..20 {
             let everybody = self.regions.len();
             let region = &self.regions[&id];
-            let Some(attempt) = region
-                .attempt
-                .as_ref()
-                .filter(|a| region.up && a.proposer.ballot() == ballot)
+            let Some(attempt) = region.attempt.as_ref().filter(|a| self.runs(id) && a.proposer.ballot() == ballot)
             else {
                 return;
             };
@@ -306,15 +245,13 @@ impl World {
             let decision = self.decide(&current, inputs);
             match decision {
                 Err(failover::FailoverRefusal::Diverged { a, b, dot }) => {
-                    self.oracle
-                        .violate(format!("DIVERGED: regions {a} and {b} at {dot}"));
+                    self.oracle.violate(format!("DIVERGED: regions {a} and {b} at {dot}"));
                     return;
                 }
                 Err(_) => return,
                 Ok(Decision::Verify(queries)) => {
                     for query in queries {
-                        let chain =
-                            self.regions[&query.region].chain_at(query.dot.timeline, query.dot.seq);
+                        let chain = self.regions[&query.region].chain_at(query.dot.timeline, query.dot.seq);
                         chains.insert((query.region, query.dot), chain);
                     }
                 }
@@ -336,11 +273,7 @@ impl World {
     }
 
     /// The shipped planner, with its input or output bent by a mutant.
-    fn decide(
-        &mut self,
-        current: &Regime,
-        mut inputs: Inputs,
-    ) -> Result<Decision, failover::FailoverRefusal> {
+    fn decide(&mut self, current: &Regime, mut inputs: Inputs) -> Result<Decision, failover::FailoverRefusal> {
         let mut current = current.clone();
         let durability = current.durability;
         if self.is(Mutant::TooFewHeard) {
@@ -348,12 +281,7 @@ impl World {
         }
         if self.is(Mutant::AnyCandidate) {
             let old = current.primary;
-            let heard: Vec<RegionId> = inputs
-                .fenced
-                .keys()
-                .copied()
-                .filter(|region| Some(*region) != old)
-                .collect();
+            let heard: Vec<RegionId> = inputs.fenced.keys().copied().filter(|region| Some(*region) != old).collect();
             let lucky = heard[self.random.below(heard.len() as u64) as usize];
             for (region, fenced) in &mut inputs.fenced {
                 if *region != lucky {
@@ -369,23 +297,14 @@ impl World {
         Ok(decision)
     }
 
-    fn top_up(
-        &mut self,
-        id: RegionId,
-        candidate: RegionId,
-        from: RegionId,
-        timeline: Timeline,
-        up_to: u64,
-    ) {
-        let carried = self.reachable(candidate, from) && self.reachable(id, candidate);
+    fn top_up(&mut self, id: RegionId, candidate: RegionId, from: RegionId, timeline: Timeline, up_to: u64) {
+        // A candidate takes a top-up only under the regime from which it was planned: a later one may have cut there.
+        let planned = self.regions[&id].attempt.as_ref().map(|attempt| attempt.proposer.current().epoch);
+        let in_time = planned.is_some_and(|epoch| self.epoch_of(candidate) <= epoch);
+        let carried = in_time && self.reachable(candidate, from) && self.reachable(id, candidate);
         if carried {
             let have = self.regions[&candidate].length(timeline) as usize;
-            let log = self.regions[&from]
-                .disk
-                .log
-                .get(&timeline)
-                .cloned()
-                .unwrap_or_default();
+            let log = self.regions[&from].disk.log.get(&timeline).cloned().unwrap_or_default();
             let up_to = (up_to as usize).min(log.len());
             if have < up_to {
                 let target = self.region(candidate).disk.log.entry(timeline).or_default();
@@ -403,7 +322,7 @@ impl World {
     }
 
     /// Adopts a chosen regime: seals, quarantines, and takes up or lays down the primary's part.
-    pub fn adopt(&mut self, id: RegionId, regime: &Rc<Regime>) {
+    pub(crate) fn adopt(&mut self, id: RegionId, regime: &Rc<Regime>) {
         let now_ns = self.now_ns();
         let keeps_tails = self.is(Mutant::NoCut);
         let region = self.region(id);
@@ -416,11 +335,7 @@ impl World {
         }
         if !keeps_tails {
             for (timeline, log) in &mut region.disk.log {
-                let sealed = regime
-                    .cuts
-                    .iter()
-                    .find(|(cut, _)| cut == timeline)
-                    .map(|(_, seq)| seq as usize);
+                let sealed = regime.cuts.iter().find(|(cut, _)| cut == timeline).map(|(_, seq)| seq as usize);
                 if let Some(cut) = sealed.filter(|cut| log.len() > *cut) {
                     region.disk.quarantine.extend(log.split_off(cut));
                 }
@@ -450,22 +365,19 @@ impl World {
     }
 
     /// A region gives up a transition that outlived its deadline.
-    pub fn roll_back(&mut self, id: RegionId, transition: Uuid) {
+    pub(crate) fn roll_back(&mut self, id: RegionId, transition: Uuid) {
         let regime = self.regions[&id].regime().clone();
-        if regime
-            .transition
-            .as_ref()
-            .is_none_or(|under_way| under_way.id != transition)
-        {
+        if regime.transition.as_ref().is_none_or(|under_way| under_way.id != transition) {
             return;
         }
         self.schedule(700, Event::Rollback(id, transition));
         let region = &self.regions[&id];
-        if region.up && region.attempt.is_none() {
-            if let Some(next) = rollback(&regime, id, "deadline".to_owned()) {
-                self.oracle.summary.rollbacks += 1;
-                self.compare_and_set(id, next, None);
-            }
+        if self.runs(id)
+            && region.attempt.is_none()
+            && let Some(next) = rollback(&regime, id, "deadline".to_owned())
+        {
+            self.oracle.summary.rollbacks += 1;
+            self.compare_and_set(id, next, None);
         }
     }
 }

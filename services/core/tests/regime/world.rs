@@ -20,7 +20,7 @@ use crate::votes::Attempt;
 
 /// A rule that is broken on purpose, in this harness only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mutant {
+pub(crate) enum Mutant {
     NoPromise,
     PromiseNotDurable,
     AnyCandidate,
@@ -34,7 +34,7 @@ pub enum Mutant {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub struct Settings {
+pub(crate) struct Settings {
     pub seed: u64,
     pub regions: u16,
     pub durability: Durability,
@@ -43,7 +43,7 @@ pub struct Settings {
 
 /// What happened, to see that histories are worth something.
 #[derive(Debug, Clone, Default)]
-pub struct Summary {
+pub(crate) struct Summary {
     pub failovers: u64,
     pub forced: u64,
     pub switchovers: u64,
@@ -56,7 +56,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.failovers += other.failovers;
         self.forced += other.forced;
         self.switchovers += other.switchovers;
@@ -70,38 +70,40 @@ impl Summary {
 }
 
 /// Marsaglia's xorshift: the histories are a function of the seed.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 11) % limit
     }
 
-    pub fn percent(&mut self, percent: u64) -> bool {
+    pub(crate) fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 }
 
-pub struct Pending {
+pub(crate) struct Pending {
     pub seq: u64,
     pub operation: u64,
     pub accepted_under: Rc<Regime>,
 }
 
 /// What survives a crash.
-pub struct Disk {
+pub(crate) struct Disk {
     pub voter: VoterState,
     pub regime: Rc<Regime>,
     pub log: BTreeMap<Timeline, Vec<u64>>,
     pub quarantine: BTreeSet<u64>,
 }
 
-pub struct Region {
+pub(crate) struct Region {
     pub id: RegionId,
     pub up: bool,
+    /// The process is stopped (not killed) until then: nothing runs, messages wait.
+    pub stopped_until_ms: u64,
     pub disk: Disk,
     pub voter: Voter,
     pub lease: Option<Lease>,
@@ -113,70 +115,48 @@ pub struct Region {
 }
 
 impl Region {
-    pub fn regime(&self) -> &Rc<Regime> {
+    pub(crate) fn regime(&self) -> &Rc<Regime> {
         &self.disk.regime
     }
 
-    pub fn own_timeline(&self) -> Timeline {
-        self.disk
-            .regime
-            .timeline_of(self.id)
-            .expect("every region is a member")
+    pub(crate) fn own_timeline(&self) -> Timeline {
+        self.disk.regime.timeline_of(self.id).expect("every region is a member")
     }
 
-    pub fn length(&self, timeline: Timeline) -> u64 {
-        self.disk
-            .log
-            .get(&timeline)
-            .map_or(0, |log| log.len() as u64)
+    pub(crate) fn length(&self, timeline: Timeline) -> u64 {
+        self.disk.log.get(&timeline).map_or(0, |log| log.len() as u64)
     }
 
     /// Whether it has every sealed timeline to its cut.
-    pub fn covers_prefix(&self) -> bool {
-        self.disk
-            .regime
-            .cuts
-            .iter()
-            .all(|(timeline, cut)| self.length(timeline) >= cut)
+    pub(crate) fn covers_prefix(&self) -> bool {
+        self.disk.regime.cuts.iter().all(|(timeline, cut)| self.length(timeline) >= cut)
     }
 
-    pub fn chain_at(&self, timeline: Timeline, seq: u64) -> Chain {
+    pub(crate) fn chain_at(&self, timeline: Timeline, seq: u64) -> Chain {
         let log = self.disk.log.get(&timeline).map_or(&[][..], Vec::as_slice);
         // FNV-1a: any rolling hash will do.
         let hash = log
             .iter()
             .take(seq as usize)
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, operation| {
-                (hash ^ operation).wrapping_mul(0x0100_0000_01b3)
-            });
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, operation| (hash ^ operation).wrapping_mul(0x0100_0000_01b3));
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&hash.to_be_bytes());
         Chain(bytes)
     }
 
-    pub fn fenced(&self) -> Fenced {
+    pub(crate) fn fenced(&self) -> Fenced {
         let position = |(timeline, log): (&Timeline, &Vec<u64>)| {
             let seq = log.len() as u64;
             (*timeline, (seq, self.chain_at(*timeline, seq)))
         };
         let positions = self.disk.log.iter().map(position).collect();
-        let max_version = Version {
-            time_ns: 0,
-            count: 0,
-            region: self.id,
-        };
-        Fenced {
-            promised_epoch: self.voter.promised_epoch(),
-            position: Position {
-                positions,
-                max_version,
-            },
-        }
+        let max_version = Version { time_ns: 0, count: 0, region: self.id };
+        Fenced { promised_epoch: self.voter.promised_epoch(), position: Position { positions, max_version } }
     }
 }
 
 #[derive(Clone)]
-pub enum Message {
+pub(crate) enum Message {
     Ask(VoterRequest),
     Answer(VoterReply, Option<Fenced>),
     Ship {
@@ -190,27 +170,19 @@ pub enum Message {
     Regime(Rc<Regime>),
 }
 
-pub enum Event {
-    Deliver {
-        from: RegionId,
-        to: RegionId,
-        message: Message,
-    },
+pub(crate) enum Event {
+    Deliver { from: RegionId, to: RegionId, message: Message },
     Renew(RegionId),
     Flush(RegionId),
     Act,
     Heal,
     Drive(RegionId),
     Fence(RegionId, Ballot),
-    Again {
-        region: RegionId,
-        voter: RegionId,
-        ballot: Ballot,
-    },
+    Again { region: RegionId, voter: RegionId, ballot: Ballot },
     Rollback(RegionId, Uuid),
 }
 
-pub struct World {
+pub(crate) struct World {
     pub settings: Settings,
     pub random: Random,
     pub now_ms: u64,
@@ -224,11 +196,11 @@ pub struct World {
     pub next_operation: u64,
 }
 
-const CHAOS_MS: u64 = 12_000;
+const CHAOS_MS: u64 = 10_000;
 const END_MS: u64 = 26_000;
 
 /// Runs one history to its end; the error is the broken invariant.
-pub fn run(settings: Settings) -> Result<Summary, String> {
+pub(crate) fn run(settings: Settings) -> Result<Summary, String> {
     let mut world = World::new(settings);
     while let Some(((at, _), event)) = world.events.pop_first() {
         if at > END_MS {
@@ -247,17 +219,13 @@ pub fn run(settings: Settings) -> Result<Summary, String> {
 impl World {
     fn new(settings: Settings) -> Self {
         let ids: Vec<RegionId> = (1..=settings.regions).map(RegionId).collect();
-        let genesis = Rc::new(Regime::genesis(
-            ids.clone(),
-            Mode::ActivePassive,
-            None,
-            settings.durability,
-        ));
+        let genesis = Rc::new(Regime::genesis(ids.clone(), Mode::ActivePassive, None, settings.durability));
         let region = |id: RegionId| {
             let voter = Voter::new(&genesis);
             let region = Region {
                 id,
                 up: true,
+                stopped_until_ms: 0,
                 disk: Disk {
                     voter: voter.state().clone(),
                     regime: genesis.clone(),
@@ -296,41 +264,47 @@ impl World {
         world
     }
 
-    pub fn is(&self, mutant: Mutant) -> bool {
+    pub(crate) fn is(&self, mutant: Mutant) -> bool {
         self.settings.mutant == Some(mutant)
     }
 
-    pub fn now_ns(&self) -> u64 {
+    pub(crate) fn now_ns(&self) -> u64 {
         self.now_ms * 1_000_000
     }
 
-    pub fn schedule(&mut self, after_ms: u64, event: Event) {
+    pub(crate) fn schedule(&mut self, after_ms: u64, event: Event) {
         self.scheduled += 1;
-        self.events
-            .insert((self.now_ms + after_ms, self.scheduled), event);
+        self.events.insert((self.now_ms + after_ms, self.scheduled), event);
     }
 
-    pub fn region(&mut self, id: RegionId) -> &mut Region {
+    pub(crate) fn region(&mut self, id: RegionId) -> &mut Region {
         self.regions.get_mut(&id).expect("every region exists")
     }
 
-    pub fn ids(&self) -> Vec<RegionId> {
+    pub(crate) fn ids(&self) -> Vec<RegionId> {
         self.regions.keys().copied().collect()
     }
 
-    pub fn any_region(&mut self) -> RegionId {
+    pub(crate) fn any_region(&mut self) -> RegionId {
         let regions = u64::from(self.settings.regions);
         RegionId(1 + self.random.below(regions) as u16)
     }
 
+    /// Whether the region is up and not stopped.
+    pub(crate) fn runs(&self, id: RegionId) -> bool {
+        let region = &self.regions[&id];
+        region.up && self.now_ms >= region.stopped_until_ms
+    }
+
     /// Whether both can talk to each other now.
-    pub fn reachable(&self, a: RegionId, b: RegionId) -> bool {
-        let up = self.regions[&a].up && self.regions[&b].up;
-        up && (a == b || !(self.cut_links.contains(&(a, b)) || self.cut_links.contains(&(b, a))))
+    pub(crate) fn reachable(&self, a: RegionId, b: RegionId) -> bool {
+        self.runs(a)
+            && self.runs(b)
+            && (a == b || !(self.cut_links.contains(&(a, b)) || self.cut_links.contains(&(b, a))))
     }
 
     /// Messages are delayed, lost, duplicated and overtaken.
-    pub fn send(&mut self, from: RegionId, to: RegionId, message: Message) {
+    pub(crate) fn send(&mut self, from: RegionId, to: RegionId, message: Message) {
         if !self.healed && self.random.percent(4) {
             return;
         }
@@ -340,14 +314,7 @@ impl World {
         }
         if !self.healed && self.random.percent(3) {
             let later = delay + self.random.below(1500);
-            self.schedule(
-                later,
-                Event::Deliver {
-                    from,
-                    to,
-                    message: message.clone(),
-                },
-            );
+            self.schedule(later, Event::Deliver { from, to, message: message.clone() });
         }
         self.schedule(delay, Event::Deliver { from, to, message });
     }
@@ -355,7 +322,12 @@ impl World {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Deliver { from, to, message } => {
-                if self.regions[&to].up && !self.cut_links.contains(&(from, to)) {
+                let stopped_until_ms = self.regions[&to].stopped_until_ms;
+                if self.now_ms <= stopped_until_ms && stopped_until_ms > 0 {
+                    // What was under way when the process stopped runs before what has arrived since.
+                    let wait = stopped_until_ms + 1 - self.now_ms;
+                    self.schedule(wait, Event::Deliver { from, to, message });
+                } else if self.regions[&to].up && !self.cut_links.contains(&(from, to)) {
                     self.deliver(from, to, message);
                 }
             }
@@ -373,11 +345,7 @@ impl World {
             Event::Heal => self.heal(),
             Event::Drive(region) => self.drive(region),
             Event::Fence(region, ballot) => self.plan_failover(region, ballot),
-            Event::Again {
-                region,
-                voter,
-                ballot,
-            } => self.ask_again(region, voter, ballot),
+            Event::Again { region, voter, ballot } => self.ask_again(region, voter, ballot),
             Event::Rollback(region, id) => self.roll_back(region, id),
         }
     }
@@ -389,13 +357,7 @@ impl World {
                 self.send(to, from, Message::Answer(reply, fenced));
             }
             Message::Answer(reply, fenced) => self.on_answer(to, from, &reply, fenced),
-            Message::Ship {
-                regime,
-                timeline,
-                after,
-                operations,
-                prefix,
-            } => {
+            Message::Ship { regime, timeline, after, operations, prefix } => {
                 self.on_ship(to, from, &regime, timeline, after, &operations, prefix);
             }
             Message::Durable(ack) => {
@@ -409,7 +371,7 @@ impl World {
         }
     }
 
-    pub fn epoch_of(&self, id: RegionId) -> Epoch {
+    pub(crate) fn epoch_of(&self, id: RegionId) -> Epoch {
         self.regions[&id].disk.regime.epoch
     }
 }

@@ -7,7 +7,7 @@ use longhaul_core::report::{Comparison, Verdict};
 use super::drill::{fresh, regime, running_topology, stop_token, with_start};
 use super::target::Target;
 use crate::cli::CompareArgs;
-use crate::inputs;
+use crate::{inputs, telemetry};
 use crate::outcome::Outcome;
 use crate::report::{self, Progress};
 
@@ -22,7 +22,8 @@ const REGIMES: [(Mode, Durability); 5] = [
 
 /// Runs a comparison.
 pub(crate) async fn run(plan: &str, args: CompareArgs) -> Outcome {
-    match compare(plan, &args).await {
+    let otlp = args.testbed.otlp.as_deref();
+    match telemetry::with("control", "control", otlp, telemetry::QUIET, compare(plan, &args)).await {
         Ok(comparison) => outcome(&comparison),
         Err(reason) => Outcome::invalid(reason),
     }
@@ -55,7 +56,6 @@ async fn compare(name: &str, args: &CompareArgs) -> Result<Comparison, String> {
         plan.validate_as(&label, &topology).map_err(|error| format!("{error} (in {})", regime(plan)))?;
     }
     let folder = report::Folder::prepare(args.report.report.as_deref(), &format!("compare-{}", plan.name))?;
-    let _telemetry = crate::telemetry::start("control", "control", args.testbed.otlp.as_deref())?;
     let stop = stop_token()?;
     let mut runs = Vec::with_capacity(plans.len());
     for (number, plan) in plans.iter().enumerate() {

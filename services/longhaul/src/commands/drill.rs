@@ -12,11 +12,12 @@ use crate::cli::{RunArgs, TestbedArgs};
 use crate::embedded::{Start, Testbed};
 use crate::outcome::Outcome;
 use crate::report::{self, Progress};
-use crate::{inputs, signals};
+use crate::{inputs, signals, telemetry};
 
 /// Runs a drill.
 pub(crate) async fn run(plan: &str, args: RunArgs) -> Outcome {
-    match drill(plan, &args).await {
+    let otlp = args.testbed.otlp.as_deref();
+    match telemetry::with("control", "control", otlp, telemetry::QUIET, drill(plan, &args)).await {
         Ok(report) => outcome(&report),
         Err(reason) => Outcome::invalid(reason),
     }
@@ -32,7 +33,6 @@ async fn drill(name: &str, args: &RunArgs) -> Result<RunReport, String> {
     };
     plan.validate_as(&label, &topology).map_err(|error| error.to_string())?;
     let folder = report::Folder::prepare(args.report.report.as_deref(), &plan.name)?;
-    let _telemetry = crate::telemetry::start("control", "control", args.testbed.otlp.as_deref())?;
     let stop = stop_token()?;
     let mut progress = Progress::new(&format!("{}, {}", plan.name, regime(&plan)));
     let report = match target {
@@ -84,7 +84,7 @@ fn start_of(plan: &DrillPlan, topology: Topology, args: &TestbedArgs) -> Start {
         primary: plan.regime.primary.clone(),
         seed: plan.seed,
         data: args.data.clone(),
-        control_port: args.port,
+        control_port: args.port.filter(|port| *port != 0),
         otlp: args.otlp.clone(),
     }
 }

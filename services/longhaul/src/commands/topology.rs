@@ -37,7 +37,7 @@ pub(crate) fn run(command: TopologyCommand) -> Outcome {
 
 fn text(topology: &Topology) -> String {
     let mut locations = Table::new();
-    locations.load_preset(UTF8_FULL_CONDENSED).set_header(["location", "kind", "number", "home"]);
+    locations.load_style(UTF8_FULL_CONDENSED).set_header(["location", "kind", "number", "home"]);
     for location in &topology.locations {
         let home = location.home.and_then(|home| topology.region_name(home)).map_or("", |name| name.as_str());
         let number = location.region.map_or_else(String::new, |region| region.to_string());
@@ -48,7 +48,7 @@ fn text(topology: &Topology) -> String {
         locations.add_row([location.name.as_str(), kind, &number, home]);
     }
     let mut links = Table::new();
-    links.load_preset(UTF8_FULL_CONDENSED);
+    links.load_style(UTF8_FULL_CONDENSED);
     links.set_header(["from", "to", "round trip ms", "one way ms", "jitter ms", "loss %", "kbit/s", "source"]);
     for ((from, to), link) in &topology.links {
         let profile = &link.profile;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::drill::stop_token;
 use crate::cli::UpArgs;
 use crate::embedded::{Start, Testbed};
-use crate::inputs;
 use crate::outcome::Outcome;
+use crate::{inputs, telemetry};
 
 /// The topology where none is named.
 const TOPOLOGY: &str = "three-continents";
@@ -17,7 +17,8 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Starts a testbed and keeps it until it is told to stop.
 pub(crate) async fn run(args: UpArgs) -> Outcome {
-    match up(&args).await {
+    let otlp = args.testbed.otlp.as_deref();
+    match telemetry::with("control", "control", otlp, telemetry::QUIET, up(&args)).await {
         Ok(()) => Outcome::Met,
         Err(reason) => Outcome::invalid(reason),
     }
@@ -25,7 +26,6 @@ pub(crate) async fn run(args: UpArgs) -> Outcome {
 
 async fn up(args: &UpArgs) -> Result<(), String> {
     let topology = inputs::topology(args.testbed.topology.as_deref().unwrap_or(TOPOLOGY))?;
-    let _telemetry = crate::telemetry::start("control", "control", args.testbed.otlp.as_deref())?;
     let stop = stop_token()?;
     let start = Start {
         topology,
@@ -34,7 +34,8 @@ async fn up(args: &UpArgs) -> Result<(), String> {
         primary: None,
         seed: args.testbed.seed.unwrap_or(42),
         data: args.testbed.data.clone(),
-        control_port: Some(args.testbed.port.unwrap_or(PORT)),
+        // Port 0 is any free one.
+        control_port: Some(args.testbed.port.unwrap_or(PORT)).filter(|port| *port != 0),
         otlp: args.testbed.otlp.clone(),
     };
     let testbed = Testbed::start(&start, &stop).await?;

@@ -11,6 +11,7 @@ use longhaul_gateway::config::RegionTarget;
 use longhaul_netem::relay::{LinkConfig, RelayConfig, RouteConfig};
 use longhaul_region::RegionConfig;
 use longhaul_region::config::{Genesis, Timings};
+use longhaul_traffic::TrafficConfig;
 use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
@@ -47,11 +48,8 @@ pub(crate) struct LinkRole {
 pub(crate) struct TrafficRole {
     /// Where it listens, `host:port`.
     pub(crate) listen: String,
-    /// The seed of ids.
-    pub(crate) seed: u64,
-    /// The token that requests need; none on loopback.
-    #[serde(default)]
-    pub(crate) token: Option<String>,
+    /// The role's own.
+    pub(crate) traffic: TrafficConfig,
 }
 
 /// What every configuration is made from.
@@ -151,8 +149,9 @@ impl Plan<'_> {
         Ok(LinkRole { listen: self.layout.link.clone(), relay, token: None })
     }
 
-    /// The users.
-    pub(crate) fn traffic(&self) -> TrafficRole {
-        TrafficRole { listen: self.layout.traffic.clone(), seed: self.seed(1001), token: None }
+    /// The users; the ledger of each run is written to `ledger_dir`.
+    pub(crate) fn traffic(&self, ledger_dir: &Path) -> TrafficRole {
+        let traffic = TrafficConfig { seed: self.seed(1001), ledger_dir: Some(ledger_dir.to_owned()), token: None };
+        TrafficRole { listen: self.layout.traffic.clone(), traffic }
     }
 }

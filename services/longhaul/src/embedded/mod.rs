@@ -9,5 +9,4 @@ mod testbed;
 mod world;
 
 pub(crate) use configs::{LinkRole, RoleFile, TrafficRole};
-pub(crate) use data::DataDir;
 pub(crate) use testbed::{Start, Testbed};

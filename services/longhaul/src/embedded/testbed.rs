@@ -130,7 +130,7 @@ impl Testbed {
                 LocationKind::Edge => child(name, "gateway", &|| json(serde_json::to_value(plan.gateway(location)?)))?,
             });
         }
-        children.push(child("traffic", "traffic", &|| json(serde_json::to_value(plan.traffic())))?);
+        children.push(child("traffic", "traffic", &|| json(serde_json::to_value(plan.traffic(&data.join("logs")))))?);
         let by_name: BTreeMap<_, _> = children.iter().map(|child| (child.name().to_owned(), child.clone())).collect();
         let (up, is_up) = watch::channel(true);
         let net = Arc::new(TokioNet);

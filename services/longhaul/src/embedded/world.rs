@@ -17,7 +17,7 @@ use super::child::Child;
 use super::layout::Layout;
 
 /// Round trips per pair of the certificate.
-const SAMPLES: u32 = 15;
+const SAMPLES: u32 = 9;
 /// Deadline of one round trip of the certificate.
 const SAMPLE_DEADLINE: Duration = Duration::from_secs(3);
 /// A pair outside the tolerance is measured again this many times: the links are the same, the machine may be busy.

@@ -24,7 +24,7 @@ pub(crate) fn regime(report: &RunReport) -> String {
 /// A table whose columns after the first `left` ones are figures.
 pub(crate) fn table<const N: usize>(header: [&str; N], left: usize) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header(header);
+    table.load_style(UTF8_FULL_CONDENSED).set_header(header);
     for column in left..N {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);

@@ -139,14 +139,12 @@ impl RegimeRole {
 }
 
 /// Starts this module's tasks on the region's tracker. Called once, after recovery and before the region serves.
-pub fn start(region: &Arc<Region>, seed: Seed) -> Arc<RegimeRole> {
-    let mut meta = seed.meta;
-    let purged_generation = meta.remove(follow::PURGED_KEY).and_then(|bytes| postcard::from_bytes(&bytes).ok());
-    let voter = meta.remove(voting::VOTER_KEY);
+pub fn start(region: &Arc<Region>, seed: &Seed) -> Arc<RegimeRole> {
+    let purged_generation = seed.meta.get(follow::PURGED_KEY).and_then(|bytes| postcard::from_bytes(bytes).ok());
     let role = Arc::new(RegimeRole {
         region: Arc::clone(region),
         genesis: region.config.genesis_regime(),
-        voting: Voting::new(Arc::clone(region), voter.as_ref()),
+        voting: Voting::new(Arc::clone(region), seed.meta.get(voting::VOTER_KEY)),
         peers: Peers::new(Arc::clone(region)),
         lease: LeaseHolder::default(),
         changes: Changes::new(Arc::clone(region)),

@@ -128,11 +128,6 @@ impl Peers {
         self.news.send_modify(|news| *news += 1);
     }
 
-    /// Takes what a member said that it durably has.
-    pub(crate) fn reported(&self, region: RegionId, report: &MemberReport) {
-        self.lock().merge_report(region, report);
-    }
-
     /// Forgets what the members have (their vectors mean nothing after a purge).
     pub(crate) fn forget_reports(&self) {
         self.lock().reports.clear();

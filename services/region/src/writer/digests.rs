@@ -28,8 +28,12 @@ impl Digests {
 
     /// Accounts for a row that changed.
     pub(super) fn replace(&mut self, place: (RegionId, u16), before: Option<&Record>, after: Option<&Record>) {
-        self.buckets.entry(place).or_default().replace(before, after);
-        self.homes.entry(place.0).or_default().replace(before, after);
+        let bucket = self.buckets.entry(place).or_default();
+        let old = *bucket;
+        bucket.replace(before, after);
+        let home = self.homes.entry(place.0).or_default();
+        home.rows = home.rows.wrapping_add(bucket.rows).wrapping_sub(old.rows);
+        home.sum = home.sum.wrapping_add(bucket.sum).wrapping_sub(old.sum);
     }
 
     /// One bucket.

@@ -241,8 +241,8 @@ impl Writer {
 
     /// Commits, publishes, and answers.
     pub(super) async fn commit(&mut self, mut transaction: Transaction) -> Result<(), StoreError> {
-        let mut replies = if transaction.is_empty() {
-            std::mem::take(&mut transaction.replies)
+        let replies = if transaction.is_empty() {
+            transaction.replies
         } else {
             let upper = self.bound_needed();
             if let Some(upper_ns) = upper {
@@ -259,7 +259,13 @@ impl Writer {
             committed.publish(&self.region, &self.positions, &self.digests);
             committed.replies
         };
-        for reply in replies.drain(..) {
+        self.answer(replies);
+        Ok(())
+    }
+
+    /// Answers whoever waited for a commit.
+    pub(super) fn answer(&self, replies: Vec<Reply>) {
+        for reply in replies {
             match reply {
                 Reply::Written(waiting) => {
                     let span = waiting.span.clone();
@@ -279,7 +285,6 @@ impl Writer {
                 }
             }
         }
-        Ok(())
     }
 
     /// Blocks a region that starts without all of sealed history.

@@ -135,10 +135,8 @@ fn resurrections(case: &Case<'_>) -> Vec<String> {
     }
     let (entries, history) = (&case.ledger.entries, &case.history);
     let deleted = |key: u32, shown: longhaul_core::version::Version| {
-        history.writes[key as usize].iter().rev().copied().find(|index| {
-            let delete = &entries[*index];
-            delete.kind == Kind::Delete
-                && delete.acknowledged()
+        history.deletes[key as usize].iter().copied().find(|index| {
+            entries[*index].acknowledged()
                 && !history.lost[*index]
                 && history.version[*index].is_some_and(|version| version > shown)
         })

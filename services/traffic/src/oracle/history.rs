@@ -59,6 +59,8 @@ pub struct History {
     pub lost: Vec<bool>,
     /// Per record: entries that may have changed it, in the order of their versions (those without one first).
     pub writes: Vec<Vec<usize>>,
+    /// Per record: those of the writes that delete it.
+    pub deletes: Vec<Vec<usize>>,
     /// Per record: reads that were answered, in the order in which they were sent.
     pub reads: Vec<Vec<usize>>,
     /// Per entry: the version of the write, from its answer or from the surviving history.
@@ -72,6 +74,7 @@ impl History {
             entry_of: entries.iter().enumerate().map(|(index, entry)| (entry.op_id, index)).collect(),
             lost: vec![false; entries.len()],
             writes: vec![Vec::new(); ledger.keys.len()],
+            deletes: vec![Vec::new(); ledger.keys.len()],
             reads: vec![Vec::new(); ledger.keys.len()],
             version: entries.iter().map(|entry| entry.version).collect(),
             ..Self::default()
@@ -83,6 +86,9 @@ impl History {
         for (index, entry) in entries.iter().enumerate() {
             if entry.may_have_effect() {
                 history.writes[entry.key as usize].push(index);
+                if entry.kind == Kind::Delete {
+                    history.deletes[entry.key as usize].push(index);
+                }
             } else if entry.kind == Kind::Read && entry.outcome == Outcome::Ok {
                 history.reads[entry.key as usize].push(index);
             }

@@ -8,7 +8,6 @@ use longhaul_core::version::Version;
 use super::history::Case;
 use crate::ledger::Entry;
 use crate::value::Observed;
-use crate::workload::Kind;
 
 /// How new a read's answer was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +31,8 @@ pub fn shown(case: &Case<'_>, read: &Entry) -> Shown {
         (Observed::Absent, _) => {
             let (ledger, history) = (case.ledger, &case.history);
             let mut newest = Version::ZERO;
-            for index in &history.writes[read.key as usize] {
-                let write = &ledger.entries[*index];
-                if write.kind == Kind::Delete && write.write_ns < read.ended_ns {
+            for index in &history.deletes[read.key as usize] {
+                if ledger.entries[*index].write_ns < read.ended_ns {
                     match history.version[*index] {
                         Some(version) => newest = newest.max(version),
                         None => return Shown::Anything,

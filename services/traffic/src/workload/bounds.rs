@@ -80,6 +80,10 @@ pub fn check(workload: &Workload, edges: usize, seconds: Option<f64>) -> Result<
         }
     };
     within("shape.factor", factor, 0.0, 20_000.0 / workload.rate_per_s, "at least 0, and at most 20000/s at the peak")?;
+    // The schedule draws at the peak rate and thins: without an end, a rate that falls to nothing would never yield.
+    if let (Shape::Step { factor, .. }, None) = (workload.shape, seconds) {
+        within("shape.factor", factor, 0.001, f64::MAX, "at least 0.001 where the traffic has no end")?;
+    }
     if !["eventual", "session", "primary"].contains(&workload.consistency.as_str()) {
         return Err(WorkloadError::Consistency(workload.consistency.clone()));
     }
@@ -107,6 +111,9 @@ mod tests {
         assert!(matches!(check(&nan, 3, None), Err(WorkloadError::OutOfBounds { field: "rate_per_s", .. })));
         let greedy = Workload { insert_share: 0.9, append_share: 0.2, ..Workload::default() };
         assert!(matches!(check(&greedy, 3, None), Err(WorkloadError::Shares { .. })));
+        let ceasing = Workload { shape: Shape::Step { at_s: 1.0, factor: 0.0 }, ..Workload::default() };
+        assert_eq!(check(&ceasing, 3, Some(10.0)), Ok(()));
+        assert!(matches!(check(&ceasing, 3, None), Err(WorkloadError::OutOfBounds { field: "shape.factor", .. })));
         let odd = Workload { consistency: "strict".to_owned(), ..Workload::default() };
         assert!(check(&odd, 3, None).unwrap_err().to_string().contains("\"strict\""));
     }

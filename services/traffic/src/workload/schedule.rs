@@ -39,7 +39,7 @@ impl Population {
 /// The operations of one edge in order of their intended starts.
 ///
 /// Starts are a Poisson process (independent users) whose rate follows the workload's shape, by thinning
-/// (Lewis and Shedler, 1979). Rates below one operation in a year would stall it; the workload's bounds exclude them.
+/// (Lewis and Shedler, 1979).
 #[derive(Debug)]
 pub struct EdgeStream {
     workload: Workload,

@@ -1,0 +1,77 @@
+//! What the linter cannot see: seams by folder, and the size of files.
+
+use std::path::{Path, PathBuf};
+
+use crate::root;
+
+/// Longest file, in lines.
+const LINES_MAX: usize = 600;
+
+/// Every file under a folder with one of these endings, without build output.
+fn files(folder: &Path, endings: &[&str], found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if !matches!(name.as_str(), "target" | "reports" | "openapi" | "longhaul-data") && !name.starts_with(".git") {
+                files(&path, endings, found);
+            }
+        } else if path.extension().is_some_and(|ending| endings.iter().any(|wanted| ending == *wanted)) {
+            found.push(path);
+        }
+    }
+}
+
+/// Rust sources of the product, without comments.
+fn sources() -> Vec<(String, String)> {
+    let mut paths = Vec::new();
+    files(&root().join("services"), &["rs"], &mut paths);
+    files(&root().join("netem"), &["rs"], &mut paths);
+    let code = |text: &str| {
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    paths
+        .into_iter()
+        .map(|path| {
+            let name = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+            (name, code(&std::fs::read_to_string(&path).unwrap()))
+        })
+        .collect()
+}
+
+/// Everything that mentions `text` lies in one of `folders`.
+fn only_in(text: &str, folders: &[&str]) {
+    for (name, code) in sources() {
+        let here = folders.iter().any(|folder| name.starts_with(folder));
+        assert!(here || !code.contains(text), "{name} uses {text}, which belongs to {folders:?}");
+    }
+}
+
+#[test]
+fn only_http_touches_sockets_and_clocks() {
+    only_in("tokio::net", &["services/http/"]);
+    only_in("SystemTime::now", &["services/http/"]);
+    only_in("Instant::now", &["services/http/"]);
+}
+
+#[test]
+fn only_region_knows_the_database_and_only_telemetry_the_exporters() {
+    only_in("sqlx::", &["services/region/"]);
+    only_in("opentelemetry", &["services/telemetry/"]);
+}
+
+#[test]
+fn only_the_binary_reads_the_environment() {
+    only_in("env::var", &["services/longhaul/"]);
+}
+
+#[test]
+fn no_file_is_longer_than_can_be_read_at_once() {
+    let mut paths = Vec::new();
+    files(&root(), &["rs", "toml", "md", "yaml", "sh", "sql"], &mut paths);
+    for path in paths {
+        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= LINES_MAX, "{} has {lines} lines, more than {LINES_MAX}: split it", path.display());
+    }
+}

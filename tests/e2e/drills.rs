@@ -1,0 +1,70 @@
+//! Drills from the command line: verdict, report, exit status.
+
+use serde_json::Value;
+
+use crate::cluster::longhaul;
+
+/// A short loss of the primary.
+const REGION_LOSS: &str = r#"
+name = "short-loss"
+description = "The primary dies early and returns."
+topology = "three-continents"
+duration_s = 22
+warm_up_s = 2
+settle_s = 20
+[regime]
+mode = "active-passive"
+primary = "us-east-1"
+[traffic]
+rate_per_s = 100
+[[steps]]
+at_s = 3
+do = "region-loss"
+region = "us-east-1"
+[[steps]]
+at_s = 14
+do = "region-return"
+region = "us-east-1"
+[expect]
+rto_write_ms_max = 12000
+converged = true
+"#;
+
+fn drill(extra: &[&str]) -> (Option<i32>, Value, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("plan.toml"), REGION_LOSS).unwrap();
+    let arguments = [&["drill", "plan.toml", "--json", "--report", "out"], extra].concat();
+    let output = longhaul(folder.path(), &arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+    (output.status.code(), report, folder)
+}
+
+#[test]
+fn a_lost_primary_is_replaced_and_the_report_says_what_it_cost() {
+    let (status, report, folder) = drill(&["--durability", "semi(1)"]);
+    assert_eq!((status, report["verdict"].as_str()), (Some(0), Some("passed")), "{}", report["reasons"]);
+    assert_eq!(report["rpo"]["writes"], 0, "semi(1) loses nothing");
+    assert_eq!(report["links"].as_array().unwrap().len(), 30);
+    for (edge, rto) in report["rto_ms"].as_object().unwrap() {
+        let write = rto["write"].as_f64().unwrap_or_else(|| panic!("{edge} did not recover"));
+        assert!(write > 1000.0, "{edge}: a failover within {write} ms is too good to be true");
+        let phases = &report["rto_phases_ms"][edge];
+        let parts = ["detect", "decide", "fence", "promote", "publish", "first_success"];
+        let sum: f64 = parts.iter().map(|part| phases[part].as_f64().unwrap()).sum();
+        assert!((sum - phases["total"].as_f64().unwrap()).abs() < 1.0, "{edge}: the phases do not add up: {phases}");
+    }
+    for file in ["report.txt", "report.json", "report.html"] {
+        assert!(folder.path().join("out").join(file).metadata().unwrap().len() > 1000, "{file}");
+    }
+}
+
+#[test]
+fn users_of_other_homes_go_on_when_isolation_loses_a_region() {
+    let (_, report, _) = drill(&["--mode", "regional-isolation"]);
+    assert_eq!(report["residency_violations"], 0, "{}", report["residency_examples"]);
+    assert_eq!(report["rpo"]["writes"], 0);
+    let homes = &report["availability_by_home"];
+    let share = |home: &str| homes[home].as_f64().unwrap();
+    assert!(share("eu-west-1") > 0.99 && share("us-east-1") < 0.8, "{homes}");
+}
