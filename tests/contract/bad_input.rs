@@ -70,7 +70,7 @@ fn unknown_words_are_refused_with_the_known_ones() {
         (&["drill", "region-loss", "--durability", "semi(0)"], &["semi(0)", "K >= 1"]),
         (&["drill", "region-loss", "--seed", "soon"], &["soon", "--seed"]),
         (&["drill", "region-loss", "--mode", "active-active", "--durability", "sync"], &["durability", "leave it out"]),
-        (&["drill", "region-loss", "--topology", "two-regions"], &["steps[0].region", "us-east-1", "eu-west-1"]),
+        (&["drill", "region-loss", "--topology", "two-regions"], &["regime.primary", "us-east-1", "eu-west-1"]),
         (&["drill", "region-loss", "--target", "localhost"], &["--target", "http://HOST:PORT"]),
         (&["drill", "region-loss", "--target", "http://127.0.0.1:9"], &["127.0.0.1:9", "longhaul up"]),
         (&["compare", "nothing"], &["\"nothing\"", "region-loss"]),
@@ -91,7 +91,7 @@ fn a_wrong_plan_is_refused_with_file_key_and_remedy() {
     let cases = [
         ("duration_s = 5", "duration_s = 5\nlength = 3", "line 6", "length"),
         ("duration_s = 5", "duration_s = -5", "duration_s", "out of bounds"),
-        ("duration_s = 5", "", "line", "add it"),
+        ("duration_s = 5", "", "duration_s", "add it"),
         ("region = \"eu-west-1\"", "region = \"mars\"", "steps[0].region", "eu-central-1"),
         ("do = \"region-loss\"", "do = \"region-los\"", "steps[0]", "region-loss"),
         ("at_s = 1", "at_s = 9", "steps[0].at_s", "0 to 5"),
@@ -128,7 +128,11 @@ fn a_port_or_folder_that_is_taken_is_named_before_anything_starts() {
     let folder = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    refused(folder.path(), &["up", "--topology", "two-regions", "--port", &port], &[&port, "--port", "another program"]);
+    refused(
+        folder.path(),
+        &["up", "--topology", "two-regions", "--port", &port],
+        &[&port, "--port", "another program"],
+    );
 
     let data = folder.path().join("data");
     std::fs::create_dir(&data).unwrap();

@@ -67,7 +67,10 @@ fn control_shows_what_runs_and_answers_problems() {
     let docs = cluster.send(Method::GET, "control", "/docs/", None);
     assert!(String::from_utf8_lossy(docs.body()).contains("swagger-ui"));
     let lost = cluster.send(Method::GET, "control", "/v1/nothing", None);
-    assert_eq!((lost.status().as_u16(), lost.headers()["content-type"].to_str().unwrap()), (404, "application/problem+json"));
+    assert_eq!(
+        (lost.status().as_u16(), lost.headers()["content-type"].to_str().unwrap()),
+        (404, "application/problem+json")
+    );
     let body = json!({"do": "region-loss", "region": "atlantis"});
     let unknown = cluster.send(Method::POST, "control", "/v1/faults", Some(&body));
     let problem: serde_json::Value = serde_json::from_slice(unknown.body()).unwrap();

@@ -16,7 +16,8 @@ fn written_is_read(mode: &str) {
         for reader in EDGES {
             until(&format!("{reader} reads what {edge} wrote"), || {
                 let answer = cluster.send(Method::GET, reader, &path, None);
-                answer.status() == 200 && serde_json::from_slice(answer.body()).is_ok_and(|v: serde_json::Value| v == json!({"n": number}))
+                answer.status() == 200
+                    && serde_json::from_slice(answer.body()).is_ok_and(|v: serde_json::Value| v == json!({"n": number}))
             });
         }
     }
@@ -39,5 +40,8 @@ fn in_isolation_a_foreign_record_is_a_clear_error_that_names_the_home() {
     cluster.json(Method::PUT, "london", "/v1/records/eu-west-1/own", Some(&json!(1)));
     let foreign = cluster.send(Method::GET, "singapore", "/v1/records/eu-west-1/own", None);
     let problem: serde_json::Value = serde_json::from_slice(foreign.body()).unwrap();
-    assert_eq!((foreign.status().as_u16(), &problem["code"], &problem["home"]), (421, &json!("wrong_home"), &json!("eu-west-1")));
+    assert_eq!(
+        (foreign.status().as_u16(), &problem["code"], &problem["home"]),
+        (421, &json!("wrong_home"), &json!("eu-west-1"))
+    );
 }

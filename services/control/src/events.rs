@@ -34,13 +34,8 @@ impl EventLog {
         tracing::info!(kind = kind.as_str(), location, "{text}");
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.last += 1;
-        let event = Event {
-            seq: kept.last,
-            boot_ns: self.clock.boot_ns(),
-            kind,
-            location: location.map(str::to_owned),
-            text,
-        };
+        let event =
+            Event { seq: kept.last, boot_ns: self.clock.boot_ns(), kind, location: location.map(str::to_owned), text };
         if kept.events.len() == limits::EVENTS_KEPT_MAX {
             kept.events.pop_front();
         }

@@ -8,9 +8,7 @@ use longhaul_core::ids::LocationName;
 use longhaul_core::limits::CONTROL_DEADLINE;
 use longhaul_core::link::LinkPatch;
 use longhaul_http::problem::Problem;
-use longhaul_http::wire::links::{
-    LINK_BYTES_PATH, LINKS_PATH, LINKS_RESET_PATH, LinkBytesView, LinkView, link_path,
-};
+use longhaul_http::wire::links::{LINK_BYTES_PATH, LINKS_PATH, LINKS_RESET_PATH, LinkBytesView, LinkView, link_path};
 
 use crate::regions::problem;
 use crate::state::Control;
@@ -61,7 +59,8 @@ impl Control {
         patch.validate().map_err(|error| Problem::new(ErrorCode::BadRequest, error.to_string()))?;
         let agent = self.agent(from, to)?;
         let path = link_path(from, to);
-        let answer = self.client.json(Method::PATCH, &agent, &path, HeaderMap::new(), Some(patch), CONTROL_DEADLINE).await;
+        let answer =
+            self.client.json(Method::PATCH, &agent, &path, HeaderMap::new(), Some(patch), CONTROL_DEADLINE).await;
         answer.map_err(|error| problem("the agent of the links", &error))
     }
 

@@ -130,7 +130,8 @@ impl Control {
                 Err(error) => {
                     last = problem(region, &error);
                     let elsewhere = matches!(error, CallError::Unreachable { .. })
-                        || (error.effect() == Effect::None && matches!(last.code, ErrorCode::NotReady | ErrorCode::NotPrimary));
+                        || (error.effect() == Effect::None
+                            && matches!(last.code, ErrorCode::NotReady | ErrorCode::NotPrimary));
                     if !elsewhere {
                         break;
                     }
@@ -185,8 +186,11 @@ fn join_changes(records: Vec<ChangeStatus>) -> Vec<ChangeStatus> {
             }
             Some(known) => {
                 let knowledge = |status: &ChangeStatus| (status.state != ChangeState::Running, status.milestones.len());
-                let (mut best, other) =
-                    if knowledge(&record) > knowledge(known) { (record, known.clone()) } else { (known.clone(), record) };
+                let (mut best, other) = if knowledge(&record) > knowledge(known) {
+                    (record, known.clone())
+                } else {
+                    (known.clone(), record)
+                };
                 for milestone in other.milestones {
                     if !best.milestones.contains(&milestone) {
                         best.milestones.push(milestone);

@@ -80,9 +80,8 @@ impl Control {
 
     /// Stops continuous traffic.
     pub(crate) async fn stop_traffic(&self) -> Result<TrafficStatus, Problem> {
-        let status = self
-            .ask_traffic::<(), _>(Method::DELETE, TRAFFIC_PATH, HeaderMap::new(), None, CONTROL_DEADLINE)
-            .await?;
+        let status =
+            self.ask_traffic::<(), _>(Method::DELETE, TRAFFIC_PATH, HeaderMap::new(), None, CONTROL_DEADLINE).await?;
         self.events.record(EventKind::Traffic, None, "traffic has stopped");
         Ok(status)
     }

@@ -38,7 +38,8 @@ pub(crate) async fn watch(control: Arc<Control>) {
                 control.ask_all::<Regime>(REGIME_PATH),
             ) => both,
         };
-        let roles = statuses.into_iter().map(|(region, answer)| (region, answer.ok().map(|status| status.role))).collect();
+        let roles =
+            statuses.into_iter().map(|(region, answer)| (region, answer.ok().map(|status| status.role))).collect();
         for (kind, region, text) in seen.roles(roles) {
             control.events.record(kind, Some(&region), text);
         }

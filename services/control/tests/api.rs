@@ -124,10 +124,12 @@ impl Agent {
             .with_state(self)
     }
 
+    #[expect(clippy::unused_async, reason = "a handler is async")]
     async fn show(State(agent): State<Self>, Path((from, to)): Path<(String, String)>) -> Json<LinkView> {
         Json(agent.view(&from, &to))
     }
 
+    #[expect(clippy::unused_async, reason = "a handler is async")]
     async fn change(
         State(agent): State<Self>,
         Path((from, to)): Path<(String, String)>,

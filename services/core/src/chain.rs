@@ -81,20 +81,13 @@ mod tests {
 
     fn operation() -> Operation {
         Operation {
-            dot: Dot {
-                timeline: Timeline::new(1, 1),
-                seq: 1,
-            },
+            dot: Dot { timeline: Timeline::new(1, 1), seq: 1 },
             epoch: Epoch(1),
             kind: OperationKind::Put,
             home: RegionId(1),
             id: Some(RecordId::new("ab").unwrap()),
             value: Some(Bytes::from_static(b"c")),
-            version: Version {
-                time_ns: 1,
-                count: 0,
-                region: RegionId(1),
-            },
+            version: Version { time_ns: 1, count: 0, region: RegionId(1) },
             context: VersionVector::default(),
             op_id: OpId(Uuid::nil()),
             accepted_ns: 1,
@@ -120,17 +113,10 @@ mod tests {
             |o| o.op_id = OpId(Uuid::from_u128(1)),
             |o| o.accepted_ns = 2,
             |o| {
-                o.trace = Some(TraceContext {
-                    trace_id: [1; 16],
-                    span_id: [1; 8],
-                    flags: 1,
-                })
+                o.trace = Some(TraceContext { trace_id: [1; 16], span_id: [1; 8], flags: 1 });
             },
             |o| {
-                o.merged_from = Some(Dot {
-                    timeline: Timeline::new(1, 1),
-                    seq: 1,
-                })
+                o.merged_from = Some(Dot { timeline: Timeline::new(1, 1), seq: 1 });
             },
         ];
         let mut chains = std::collections::BTreeSet::from([next(START, &operation())]);

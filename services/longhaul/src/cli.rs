@@ -57,7 +57,9 @@ pub(crate) enum Command {
         args: RunArgs,
     },
     /// Run one plan, seed and workload in every mode and durability, side by side
-    #[command(after_help = "Examples:\n  longhaul compare region-loss\n  longhaul compare slow-link --seed 3 --json > comparison.json")]
+    #[command(
+        after_help = "Examples:\n  longhaul compare region-loss\n  longhaul compare slow-link --seed 3 --json > comparison.json"
+    )]
     Compare {
         /// A shipped drill's name, or a path to a TOML file
         #[arg(value_name = "PLAN")]
@@ -66,7 +68,10 @@ pub(crate) enum Command {
         args: CompareArgs,
     },
     /// Check or show a topology
-    #[command(subcommand, after_help = "Examples:\n  longhaul topology check my-regions.toml\n  longhaul topology show five-azure")]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  longhaul topology check my-regions.toml\n  longhaul topology show five-azure"
+    )]
     Topology(TopologyCommand),
     /// Write the OpenAPI documents of every role
     #[command(after_help = "Example:\n  longhaul openapi --out openapi")]
@@ -215,7 +220,7 @@ fn refusal(error: &clap::Error) -> String {
     let text = error.to_string();
     let said = text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
     let line = said.map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
-    let line = line.strip_prefix("error: ").unwrap_or(&line).to_owned();
+    let line = line.strip_prefix("error: ").unwrap_or(&line).replace(":; ", ": ");
     format!("{line}; see longhaul --help")
 }
 

@@ -46,13 +46,17 @@ pub(crate) fn topology_of(named: Option<&str>, plan: &DrillPlan, plan_label: &st
     }
     let beside = Path::new(plan_label).parent().map(|folder| folder.join(format!("{}.toml", plan.topology)));
     match beside {
-        Some(path) if path.is_file() && Topology::shipped(&plan.topology).is_none() => topology(&path.to_string_lossy()),
+        Some(path) if path.is_file() && Topology::shipped(&plan.topology).is_none() => {
+            topology(&path.to_string_lossy())
+        }
         _ => topology(&plan.topology).map_err(|error| format!("{plan_label}: topology: {error}")),
     }
 }
 
 fn is_path(name: &str) -> bool {
-    name.contains('/') || Path::new(name).extension().is_some_and(|extension| extension == "toml") || Path::new(name).is_file()
+    name.contains('/')
+        || Path::new(name).extension().is_some_and(|extension| extension == "toml")
+        || Path::new(name).is_file()
 }
 
 fn read(what: &str, path: &str) -> Result<String, String> {

@@ -85,7 +85,10 @@ async fn run(region: &Arc<Region>) {
                     *suspicion += 1;
                     if *suspicion == CONFIRMATIONS {
                         region.counters.divergence_alarms.add(1);
-                        tracing::error!(peer = region.config.name_of(peer), "digests differ although the vectors are equal");
+                        tracing::error!(
+                            peer = region.config.name_of(peer),
+                            "digests differ although the vectors are equal"
+                        );
                     }
                 }
                 None => {}

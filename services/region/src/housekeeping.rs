@@ -71,7 +71,10 @@ async fn repeat(region: &Arc<Region>, task: Task) {
                     Ok(true) => {}
                     Ok(false) => {
                         region.counters.divergence_alarms.add(1);
-                        tracing::error!(home = region.config.name_of(home), "digests differ from the rows that they sum up");
+                        tracing::error!(
+                            home = region.config.name_of(home),
+                            "digests differ from the rows that they sum up"
+                        );
                     }
                     Err(_) => return,
                 }

@@ -7,6 +7,7 @@ use longhaul_http::clock::SharedClock;
 use longhaul_http::net::{Listener, SharedNet};
 use longhaul_http::serve::serve;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::config::{ConfigError, RegionConfig};
 use crate::regime::Seed;
@@ -69,11 +70,12 @@ pub async fn run(
     if region.config.unsafe_boot || region.config.peers.is_empty() {
         region.set_own_log(crate::state::OwnLog::Confirmed);
     }
-    let task = Writer::new(Arc::clone(&region), recovered);
+    let mut task = Writer::new(Arc::clone(&region), recovered);
     task.note_recovered_history();
     // The writer outlives the requests: it stops when nobody can ask it for anything any more.
     let stop_writer = CancellationToken::new();
-    let mut writing = tokio::spawn(task.run(queues, stop_writer.clone()));
+    let writers = TaskTracker::new();
+    let mut writing = writers.spawn(task.run(queues, stop_writer.clone()));
 
     let role = regime::start(&region, &seed);
     replicator::start(&region);

@@ -45,7 +45,8 @@ pub(crate) async fn get_fault(
     State(control): State<Arc<Control>>,
     Path(id): Path<String>,
 ) -> Result<Json<FaultView>, Problem> {
-    let unknown = || Problem::new(ErrorCode::UnknownName, format!("there is no fault {id:?}; GET /v1/faults lists them"));
+    let unknown =
+        || Problem::new(ErrorCode::UnknownName, format!("there is no fault {id:?}; GET /v1/faults lists them"));
     control.faults.get(&id).map(Json).ok_or_else(unknown)
 }
 

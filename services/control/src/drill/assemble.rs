@@ -174,10 +174,12 @@ pub(crate) mod tests {
 
     #[test]
     fn cost_is_the_difference_times_the_price_and_survives_a_restarted_counter() {
-        let table = |users: u64| LinkBytesTable::from([(
-            ("us-east-1".to_owned(), "london".to_owned()),
-            [("users".to_owned(), users)].into(),
-        )]);
+        let table = |users: u64| {
+            LinkBytesTable::from([(
+                ("us-east-1".to_owned(), "london".to_owned()),
+                [("users".to_owned(), users)].into(),
+            )])
+        };
         let mut config = config();
         config.usd_per_gb.insert("us-east-1".into(), 0.09);
         let cost_of = |before, after| cost(&table(before), &table(after), &config).remove(0);

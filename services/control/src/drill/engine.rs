@@ -19,9 +19,9 @@ use longhaul_http::wire::traffic::{
 };
 
 use super::assemble::{Facts, assemble, cost};
+use super::certificate;
 use super::evidence::{Evidence, StepResult, marks};
 use super::prepare::{prepare, wait_ready};
-use super::certificate;
 use crate::faults::{changes_regime, describe, heals};
 use crate::state::Control;
 
@@ -38,7 +38,11 @@ const EVIDENCE_DEADLINE: Duration = Duration::from_secs(180);
 
 /// Runs a drill. Answers with the report and the regime changes that happened. The error is one line; the testbed is
 /// healed and its traffic stopped in any case.
-pub(crate) async fn run(control: &Arc<Control>, id: &str, plan: &DrillPlan) -> Result<(RunReport, Vec<String>), String> {
+pub(crate) async fn run(
+    control: &Arc<Control>,
+    id: &str,
+    plan: &DrillPlan,
+) -> Result<(RunReport, Vec<String>), String> {
     let root = control.traces.root();
     let mut headers = HeaderMap::new();
     trace::inject(&mut headers, root);
@@ -134,7 +138,13 @@ impl Drill<'_> {
             run_key: control.ids.next().to_string(),
         };
         let started = control
-            .ask_traffic::<_, RunStarted>(Method::POST, RUNS_PATH, self.headers.clone(), Some(&request), CONTROL_DEADLINE)
+            .ask_traffic::<_, RunStarted>(
+                Method::POST,
+                RUNS_PATH,
+                self.headers.clone(),
+                Some(&request),
+                CONTROL_DEADLINE,
+            )
             .await
             .map_err(|problem| format!("traffic cannot be started: {}", problem.detail))?;
         self.run = Some(started.clone());
@@ -200,7 +210,8 @@ impl Drill<'_> {
     /// Follows the traffic until every operation has its outcome, and gathers evidence meanwhile.
     async fn follow(&self, run: &RunStarted, mut evidence: Evidence) -> Result<Evidence, String> {
         let control = self.control;
-        let length = Duration::from_secs_f64(self.plan.duration_s) + Duration::from_millis(self.plan.traffic.deadline_ms);
+        let length =
+            Duration::from_secs_f64(self.plan.duration_s) + Duration::from_millis(self.plan.traffic.deadline_ms);
         let end = run.start_boot_ns + u64::try_from((length + LAST_OPERATIONS).as_nanos()).unwrap_or(u64::MAX);
         let path = run_path(&run.id);
         for look in 0_u32.. {
@@ -255,7 +266,13 @@ impl Drill<'_> {
         if let Some(run) = &self.run {
             let stopped = self
                 .control
-                .ask_traffic::<(), RunProgress>(Method::POST, &run_stop_path(&run.id), HeaderMap::new(), None, CONTROL_DEADLINE)
+                .ask_traffic::<(), RunProgress>(
+                    Method::POST,
+                    &run_stop_path(&run.id),
+                    HeaderMap::new(),
+                    None,
+                    CONTROL_DEADLINE,
+                )
                 .await;
             if let Err(problem) = stopped {
                 tracing::warn!(detail = problem.detail, "the traffic of a failed drill cannot be stopped");

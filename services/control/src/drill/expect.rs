@@ -110,7 +110,9 @@ mod tests {
         report.rto_ms.insert("new-york".into(), ReadWrite { read: Some(16_000.0), write: Some(1.0) });
         report.converged = false;
         let reasons = unmet(&report);
-        for part in ["2.50 s", "availability at london: 50.00 %", "writes at london did not", "reads at new-york", "20 s after"] {
+        for part in
+            ["2.50 s", "availability at london: 50.00 %", "writes at london did not", "reads at new-york", "20 s after"]
+        {
             assert!(reasons.iter().any(|reason| reason.contains(part)), "{part}: {reasons:?}");
         }
         assert_eq!(reasons.len(), 5);

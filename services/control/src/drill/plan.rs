@@ -11,14 +11,14 @@ use longhaul_http::wire::drills::DrillRequest;
 pub(crate) fn plan_of(request: DrillRequest, topology: &Topology) -> Result<DrillPlan, Problem> {
     let bad = |detail: String| Problem::new(ErrorCode::BadRequest, detail);
     let plan = match (request.name, request.plan) {
-        (Some(name), None) => match DrillPlan::shipped(&name) {
-            Some(plan) => plan.map_err(|error| bad(error.to_string()))?,
-            None => {
+        (Some(name), None) => {
+            let Some(plan) = DrillPlan::shipped(&name) else {
                 let names: Vec<_> = SHIPPED.iter().map(|(name, _)| *name).collect();
                 let detail = format!("there is no drill {name:?}; use one of {}", names.join(", "));
                 return Err(Problem::new(ErrorCode::UnknownName, detail));
-            }
-        },
+            };
+            plan.map_err(|error| bad(error.to_string()))?
+        }
         (None, Some(plan)) => plan,
         _ => return Err(bad("say which drill: either `name` (a shipped plan) or `plan` (your own)".to_owned())),
     };
@@ -29,12 +29,7 @@ pub(crate) fn plan_of(request: DrillRequest, topology: &Topology) -> Result<Dril
 
 /// The plan in another mode, durability or seed. A mode without a primary drops the plan's; a mode that comes without
 /// a durability keeps the plan's where it has one.
-fn with_start(
-    mut plan: DrillPlan,
-    mode: Option<Mode>,
-    durability: Option<Durability>,
-    seed: Option<u64>,
-) -> DrillPlan {
+fn with_start(mut plan: DrillPlan, mode: Option<Mode>, durability: Option<Durability>, seed: Option<u64>) -> DrillPlan {
     plan.seed = seed.unwrap_or(plan.seed);
     plan.regime.mode = mode.unwrap_or(plan.regime.mode);
     if let Some(durability) = durability {
@@ -76,11 +71,8 @@ mod tests {
         let unknown = plan_of(named("region-lost"), &topology()).unwrap_err();
         assert_eq!(unknown.code, ErrorCode::UnknownName);
         assert!(unknown.detail.contains("region-loss"), "{}", unknown.detail);
-        let durability = DrillRequest {
-            mode: Some(Mode::ActiveActive),
-            durability: Some(Durability::Sync),
-            ..named("region-loss")
-        };
+        let durability =
+            DrillRequest { mode: Some(Mode::ActiveActive), durability: Some(Durability::Sync), ..named("region-loss") };
         assert_eq!(plan_of(durability, &topology()).unwrap_err().code, ErrorCode::BadRequest);
         assert_eq!(plan_of(DrillRequest::default(), &topology()).unwrap_err().code, ErrorCode::BadRequest);
     }

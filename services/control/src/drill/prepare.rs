@@ -23,13 +23,15 @@ pub(crate) async fn prepare(control: &Control, plan: &DrillPlan, trace: &HeaderM
     let (regime, _) = control.regime().await.map_err(|problem| problem.detail)?;
     if let Some(change) = change_to_start(control, &regime, plan) {
         let started = control.change_regime(&change, trace.clone()).await.map_err(|problem| {
-            let missing = if problem.missing.is_empty() { String::new() } else { format!(": {}", problem.missing.join("; ")) };
+            let missing =
+                if problem.missing.is_empty() { String::new() } else { format!(": {}", problem.missing.join("; ")) };
             format!("the testbed cannot be brought into the regime of the plan: {}{missing}", problem.detail)
         })?;
         if let Some(started) = started {
-            control.ended(&started.id).await.map_err(|reason| {
-                format!("the testbed cannot be brought into the regime of the plan: {reason}")
-            })?;
+            control
+                .ended(&started.id)
+                .await
+                .map_err(|reason| format!("the testbed cannot be brought into the regime of the plan: {reason}"))?;
             wait_ready(control, READY_DEADLINE).await?;
         }
     }

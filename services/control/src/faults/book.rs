@@ -55,15 +55,19 @@ impl FaultBook {
 
 fn takes_back(healing: &Action, fault: &Action) -> bool {
     match (healing, fault) {
-        (Action::RegionReturn { region: a }, Action::RegionLoss { region: b } | Action::Kill { target: b })
-        | (Action::Restart { target: a }, Action::Kill { target: b })
-        | (Action::Resume { target: a }, Action::Pause { target: b }) => a == b,
-        // A killed process is no longer a stopped one, and a new one has a clock that is right.
-        (Action::RegionReturn { region: a } | Action::Restart { target: a }, Action::Pause { target: b })
-        | (Action::RegionReturn { region: a } | Action::Restart { target: a }, Action::ClockSkew { region: b, .. }) => {
-            a == b
-        }
-        (Action::ClockSkew { region: a, .. }, Action::ClockSkew { region: b, .. }) => a == b,
+        // A process that is killed and started anew is neither stopped nor skewed.
+        (Action::RegionReturn { region: healed }, fault) => match fault {
+            Action::RegionLoss { region } | Action::ClockSkew { region, .. } => healed == region,
+            Action::Kill { target } | Action::Pause { target } => healed == target,
+            _ => false,
+        },
+        (Action::Restart { target: healed }, fault) => match fault {
+            Action::ClockSkew { region, .. } => healed == region,
+            Action::Kill { target } | Action::Pause { target } => healed == target,
+            _ => false,
+        },
+        (Action::Resume { target: healed }, Action::Pause { target }) => healed == target,
+        (Action::ClockSkew { region: healed, .. }, Action::ClockSkew { region, .. }) => healed == region,
         (Action::HealLinks, Action::Link { .. }) => true,
         _ => false,
     }

@@ -41,7 +41,9 @@ pub(crate) const fn changes_regime(action: &Action) -> bool {
 /// The location that it strikes, if it is one.
 pub(crate) fn place(action: &Action) -> Option<&str> {
     match action {
-        Action::RegionLoss { region } | Action::RegionReturn { region } | Action::ClockSkew { region, .. } => Some(region),
+        Action::RegionLoss { region } | Action::RegionReturn { region } | Action::ClockSkew { region, .. } => {
+            Some(region)
+        }
         Action::Kill { target } | Action::Restart { target } | Action::Pause { target } | Action::Resume { target } => {
             Some(target)
         }

@@ -143,8 +143,7 @@ impl Control {
                 return self.change_regime(&change, trace).await.map(|started| started.map(|started| started.id));
             }
             Action::Failover { to, allow_data_loss } => {
-                let command =
-                    FailoverCommand { to: to.clone(), allow_data_loss: *allow_data_loss, planned: false };
+                let command = FailoverCommand { to: to.clone(), allow_data_loss: *allow_data_loss, planned: false };
                 return self.fail_over(&command, trace).await.map(|started| started.map(|started| started.id));
             }
             Action::Switch { mode, durability, primary, force } => {
@@ -203,11 +202,7 @@ impl Control {
             }
             Action::Kill { target } | Action::Pause { target } => self.gone(target),
             Action::RegionReturn { region: target } | Action::Restart { target } | Action::Resume { target } => {
-                if self.world.is_running(target) {
-                    Ok(())
-                } else {
-                    Err(format!("no process of {target} runs"))
-                }
+                if self.world.is_running(target) { Ok(()) } else { Err(format!("no process of {target} runs")) }
             }
             Action::Link { from, to, both, change } => {
                 self.is_patched(from, to, change).await?;

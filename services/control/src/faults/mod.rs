@@ -6,6 +6,6 @@ mod inject;
 mod resolve;
 
 pub(crate) use book::FaultBook;
-pub(crate) use inject::Acted;
 pub(crate) use describe::{changes_regime, describe, heals, kind, place};
+pub(crate) use inject::Acted;
 pub(crate) use resolve::Roles;

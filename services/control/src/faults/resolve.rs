@@ -76,12 +76,9 @@ impl<'a> Roles<'a> {
             Action::Restart { target } => Action::Restart { target: process(target)? },
             Action::Pause { target } => Action::Pause { target: self.location(target)? },
             Action::Resume { target } => Action::Resume { target: self.location(target)? },
-            Action::Link { from, to, both, change } => Action::Link {
-                from: self.location(from)?,
-                to: self.location(to)?,
-                both: *both,
-                change: change.clone(),
-            },
+            Action::Link { from, to, both, change } => {
+                Action::Link { from: self.location(from)?, to: self.location(to)?, both: *both, change: change.clone() }
+            }
             Action::HealLinks => Action::HealLinks,
             Action::ClockSkew { region, offset_ms } => {
                 Action::ClockSkew { region: self.region(region)?, offset_ms: *offset_ms }

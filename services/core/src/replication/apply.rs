@@ -60,9 +60,7 @@ pub enum Refusal {
         promised: Epoch,
     },
     /// The sender's regime is not known here.
-    #[error(
-        "the batch is of epoch {epoch}, and this region knows epoch {known}; it fetches the regime first"
-    )]
+    #[error("the batch is of epoch {epoch}, and this region knows epoch {known}; it fetches the regime first")]
     UnknownEpoch {
         /// The sender's epoch.
         epoch: Epoch,
@@ -83,9 +81,7 @@ pub enum Refusal {
     #[error("nothing is replicated in regional isolation; leave the mode to replicate again")]
     Isolation,
     /// The timeline has no place in this regime.
-    #[error(
-        "timeline {timeline} may not write in epoch {epoch}; its region must rejoin under a new incarnation"
-    )]
+    #[error("timeline {timeline} may not write in epoch {epoch}; its region must rejoin under a new incarnation")]
     WrongTimeline {
         /// The timeline.
         timeline: Timeline,
@@ -105,9 +101,7 @@ pub enum Refusal {
         last: u64,
     },
     /// Under one primary, history is the sealed timelines up to their cuts and then the primary's.
-    #[error(
-        "timeline {timeline} is held up to {have} and goes to {cut}; it must be complete before the primary's"
-    )]
+    #[error("timeline {timeline} is held up to {have} and goes to {cut}; it must be complete before the primary's")]
     PrefixMissing {
         /// The timeline that comes first.
         timeline: Timeline,
@@ -117,9 +111,7 @@ pub enum Refusal {
         cut: u64,
     },
     /// Operations are missing before the batch, or inside it.
-    #[error(
-        "timeline {timeline} is held up to {have}, and the batch goes on at {next}; send it from {have}"
-    )]
+    #[error("timeline {timeline} is held up to {have}, and the batch goes on at {next}; send it from {have}")]
     Gap {
         /// The timeline.
         timeline: Timeline,
@@ -202,10 +194,7 @@ impl Refusal {
             Self::Malformed { .. } => RefusedCode::Malformed,
             Self::Clock { .. } => RefusedCode::Clock,
         };
-        let have = view
-            .positions
-            .get(&batch.timeline)
-            .map_or(0, |position| position.seq);
+        let have = view.positions.get(&batch.timeline).map_or(0, |position| position.seq);
         Refused {
             code,
             epoch: view.promised.max(view.regime.epoch),
@@ -226,25 +215,14 @@ pub fn admit_batch(view: &ApplyView<'_>, batch: &Batch, wall_ns: u64) -> Result<
         check_epoch(view, batch.epoch)?;
         check_mode(view.regime, batch.timeline)?;
     }
-    let held = view
-        .positions
-        .get(&batch.timeline)
-        .copied()
-        .unwrap_or(Position::START);
+    let held = view.positions.get(&batch.timeline).copied().unwrap_or(Position::START);
     let operations = &batch.operations;
     if let (Some(cut), Some(last)) = (view.regime.cuts.0.get(&batch.timeline), operations.last())
         && last.dot.seq > *cut
     {
-        return Err(Refusal::BeyondCut {
-            timeline: batch.timeline,
-            cut: *cut,
-            last: last.dot.seq,
-        });
+        return Err(Refusal::BeyondCut { timeline: batch.timeline, cut: *cut, last: last.dot.seq });
     }
-    let skip = operations
-        .iter()
-        .take_while(|operation| operation.dot.seq <= held.seq)
-        .count();
+    let skip = operations.iter().take_while(|operation| operation.dot.seq <= held.seq).count();
     if skip < operations.len() && !topping_up {
         check_prefix(view, batch.timeline)?;
     }
@@ -253,22 +231,12 @@ pub fn admit_batch(view: &ApplyView<'_>, batch: &Batch, wall_ns: u64) -> Result<
     let fresh = &operations[skip..];
     check_content(fresh, held)?;
     for operation in fresh {
-        let clock = |error| Refusal::Clock {
-            dot: Some(operation.dot),
-            error,
-        };
-        view.clock
-            .check(&operation.version, wall_ns)
-            .map_err(clock)?;
+        let clock = |error| Refusal::Clock { dot: Some(operation.dot), error };
+        view.clock.check(&operation.version, wall_ns).map_err(clock)?;
     }
     let mut position = held;
     if let Some(last) = fresh.last() {
-        position = Position {
-            seq: last.dot.seq,
-            version: last.version,
-            chain: last.chain,
-            ..held
-        };
+        position = Position { seq: last.dot.seq, version: last.version, chain: last.chain, ..held };
     }
     position.visible = held.visible.max(batch.visible.min(position.seq));
     Ok(Admitted { skip, position })
@@ -276,10 +244,7 @@ pub fn admit_batch(view: &ApplyView<'_>, batch: &Batch, wall_ns: u64) -> Result<
 
 /// Whether the batch passes the fence as a top-up.
 fn is_top_up(view: &ApplyView<'_>, batch: &Batch) -> bool {
-    let last = batch
-        .operations
-        .last()
-        .map_or(0, |operation| operation.dot.seq);
+    let last = batch.operations.last().map_or(0, |operation| operation.dot.seq);
     view.top_up.is_some_and(|top_up| {
         view.promised > view.regime.epoch
             && batch.epoch == view.promised
@@ -295,25 +260,15 @@ pub(super) fn check_epoch(view: &ApplyView<'_>, epoch: Epoch) -> Result<(), Refu
         return Err(Refusal::StaleEpoch { epoch, promised });
     }
     if epoch > view.regime.epoch {
-        return Err(Refusal::UnknownEpoch {
-            epoch,
-            known: view.regime.epoch,
-        });
+        return Err(Refusal::UnknownEpoch { epoch, known: view.regime.epoch });
     }
     Ok(())
 }
 
 /// Isolation lets data pass only while homes exchange their sets again on the way out of it.
 pub(super) fn check_open(regime: &Regime) -> Result<(), Refusal> {
-    let merging = regime
-        .transition
-        .as_ref()
-        .is_some_and(|transition| transition.stage == Stage::Merging);
-    if regime.mode == Mode::RegionalIsolation && !merging {
-        Err(Refusal::Isolation)
-    } else {
-        Ok(())
-    }
+    let merging = regime.transition.as_ref().is_some_and(|transition| transition.stage == Stage::Merging);
+    if regime.mode == Mode::RegionalIsolation && !merging { Err(Refusal::Isolation) } else { Ok(()) }
 }
 
 fn check_mode(regime: &Regime, timeline: Timeline) -> Result<(), Refusal> {
@@ -326,26 +281,18 @@ fn check_mode(regime: &Regime, timeline: Timeline) -> Result<(), Refusal> {
         // A former incarnation that nobody sealed may still be completed; it holds the frontier back meanwhile.
         let known = member.is_some_and(|member| match regime.mode {
             Mode::ActivePassive => timeline.incarnation == member.incarnation,
-            Mode::ActiveActive | Mode::RegionalIsolation => {
-                timeline.incarnation <= member.incarnation
-            }
+            Mode::ActiveActive | Mode::RegionalIsolation => timeline.incarnation <= member.incarnation,
         });
         if known {
             return Ok(());
         }
     }
-    Err(Refusal::WrongTimeline {
-        timeline,
-        epoch: regime.epoch,
-    })
+    Err(Refusal::WrongTimeline { timeline, epoch: regime.epoch })
 }
 
 /// Whether a region's present timeline takes operations in this regime (as opposed to being complete, or fenced off).
 pub(super) fn may_write(regime: &Regime, region: RegionId) -> bool {
-    let in_place = regime
-        .members
-        .get(&region)
-        .is_some_and(|member| member.state != MemberState::Evicted);
+    let in_place = regime.members.get(&region).is_some_and(|member| member.state != MemberState::Evicted);
     match regime.mode {
         Mode::ActivePassive => in_place && regime.primary == Some(region),
         Mode::ActiveActive | Mode::RegionalIsolation => in_place,
@@ -358,16 +305,9 @@ fn check_prefix(view: &ApplyView<'_>, timeline: Timeline) -> Result<(), Refusal>
         return Ok(());
     }
     for (timeline, cut) in regime.cuts.iter() {
-        let have = view
-            .positions
-            .get(&timeline)
-            .map_or(0, |position| position.seq);
+        let have = view.positions.get(&timeline).map_or(0, |position| position.seq);
         if have < cut {
-            return Err(Refusal::PrefixMissing {
-                timeline,
-                have,
-                cut,
-            });
+            return Err(Refusal::PrefixMissing { timeline, have, cut });
         }
     }
     Ok(())
@@ -378,25 +318,15 @@ fn check_dense(batch: &Batch, held: Position) -> Result<(), Refusal> {
         return Ok(());
     };
     if first.dot.seq == 0 {
-        return Err(Refusal::Malformed {
-            dot: first.dot,
-            reason: "sequence numbers start at 1",
-        });
+        return Err(Refusal::Malformed { dot: first.dot, reason: "sequence numbers start at 1" });
     }
     let mut expected = first.dot.seq.min(held.seq.saturating_add(1));
     for operation in &batch.operations {
         if operation.dot.timeline != batch.timeline {
-            return Err(Refusal::Malformed {
-                dot: operation.dot,
-                reason: "it is of another timeline than its batch",
-            });
+            return Err(Refusal::Malformed { dot: operation.dot, reason: "it is of another timeline than its batch" });
         }
         if operation.dot.seq != expected {
-            return Err(Refusal::Gap {
-                timeline: batch.timeline,
-                have: held.seq,
-                next: operation.dot.seq,
-            });
+            return Err(Refusal::Gap { timeline: batch.timeline, have: held.seq, next: operation.dot.seq });
         }
         expected = expected.saturating_add(1);
     }
@@ -407,13 +337,11 @@ fn check_dense(batch: &Batch, held: Position) -> Result<(), Refusal> {
 /// rolling, so that one comparison speaks for everything before it; a batch wholly behind the held position changes
 /// nothing, and what is wrong with it shows when the stream reaches that position.
 fn check_chain(operations: &[Operation], held: Position) -> Result<(), Refusal> {
-    let mut prev = operations
-        .first()
-        .and_then(|first| match first.dot.seq - 1 {
-            before if before == held.seq => Some(held.chain),
-            0 => Some(chain::START),
-            _ => None,
-        });
+    let mut prev = operations.first().and_then(|first| match first.dot.seq - 1 {
+        before if before == held.seq => Some(held.chain),
+        0 => Some(chain::START),
+        _ => None,
+    });
     for operation in operations {
         let follows = prev.is_none_or(|prev| chain::verify(prev, operation));
         if !follows || (operation.dot.seq == held.seq && operation.chain != held.chain) {
@@ -427,12 +355,7 @@ fn check_chain(operations: &[Operation], held: Position) -> Result<(), Refusal> 
 fn check_content(fresh: &[Operation], held: Position) -> Result<(), Refusal> {
     let mut last = held.version;
     for operation in fresh {
-        let malformed = |reason| {
-            Err(Refusal::Malformed {
-                dot: operation.dot,
-                reason,
-            })
-        };
+        let malformed = |reason| Err(Refusal::Malformed { dot: operation.dot, reason });
         if operation.version.region != operation.dot.timeline.region {
             return malformed("its version names another region than its timeline");
         }
@@ -446,9 +369,7 @@ fn check_content(fresh: &[Operation], held: Position) -> Result<(), Refusal> {
         let value_fits = match operation.kind {
             OperationKind::Put => operation.value.is_some(),
             OperationKind::Merge => true,
-            OperationKind::Delete | OperationKind::Noop | OperationKind::Barrier => {
-                operation.value.is_none()
-            }
+            OperationKind::Delete | OperationKind::Noop | OperationKind::Barrier => operation.value.is_none(),
         };
         if !value_fits {
             return malformed("a put has a value, deletes and markers have none");
@@ -459,234 +380,4 @@ fn check_content(fresh: &[Operation], held: Position) -> Result<(), Refusal> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::replication::fixture::{log, position, regime};
-
-    const TIMELINE: Timeline = Timeline::new(1, 1);
-    const WALL: u64 = 1_800_000_000_000_000_000;
-
-    /// The verdict on `operations` at a replica that holds `held`, under a regime and promise.
-    fn judge(
-        regime: &Regime,
-        promised: u64,
-        held: &[Operation],
-        batch: &Batch,
-    ) -> Result<Admitted, Refusal> {
-        let positions = Positions::from([(TIMELINE, position(held))]);
-        let clock = RegionClock::new(RegionId(2), 0, u64::MAX);
-        let view = ApplyView {
-            regime,
-            promised: Epoch(promised),
-            positions: &positions,
-            clock: &clock,
-            top_up: None,
-        };
-        admit_batch(&view, batch, WALL)
-    }
-
-    fn batch(operations: &[Operation]) -> Batch {
-        let timeline = operations
-            .first()
-            .map_or(TIMELINE, |first| first.dot.timeline);
-        Batch {
-            epoch: Epoch(1),
-            timeline,
-            operations: operations.to_vec(),
-            visible: u64::MAX,
-        }
-    }
-
-    #[test]
-    fn what_follows_is_admitted_and_what_is_held_is_skipped() {
-        let (log, regime) = (log(TIMELINE, 5, WALL), regime(Mode::ActiveActive));
-        for from in 0..=3 {
-            let admitted = judge(&regime, 1, &log[..3], &batch(&log[from..])).unwrap();
-            assert_eq!(
-                admitted,
-                Admitted {
-                    skip: 3 - from,
-                    position: position(&log)
-                }
-            );
-        }
-        let old = judge(&regime, 1, &log, &batch(&log[1..3])).unwrap();
-        assert_eq!(
-            old,
-            Admitted {
-                skip: 2,
-                position: position(&log)
-            }
-        );
-    }
-
-    #[test]
-    fn followers_show_only_what_the_sender_shows() {
-        let (log, regime) = (log(TIMELINE, 5, WALL), regime(Mode::ActivePassive));
-        let admitted = judge(
-            &regime,
-            1,
-            &log[..2],
-            &Batch {
-                visible: 4,
-                ..batch(&log[2..])
-            },
-        )
-        .unwrap();
-        assert_eq!((admitted.position.seq, admitted.position.visible), (5, 4));
-    }
-
-    #[test]
-    fn a_gap_is_asked_for_again() {
-        let (log, regime) = (log(TIMELINE, 5, WALL), regime(Mode::ActiveActive));
-        let refusal = judge(&regime, 1, &log[..1], &batch(&log[2..])).unwrap_err();
-        assert_eq!(
-            refusal,
-            Refusal::Gap {
-                timeline: TIMELINE,
-                have: 1,
-                next: 3
-            }
-        );
-        assert_eq!(refusal.remedy(), Remedy::Rewind);
-        let hole = [log[0].clone(), log[2].clone()];
-        assert!(matches!(
-            judge(&regime, 1, &[], &batch(&hole)),
-            Err(Refusal::Gap { .. })
-        ));
-    }
-
-    #[test]
-    fn the_epoch_fence_comes_before_everything_else() {
-        let (log, regime) = (log(TIMELINE, 5, WALL), regime(Mode::ActiveActive));
-        let stale = judge(&regime, 2, &log[..1], &batch(&log[3..])).unwrap_err();
-        assert_eq!(
-            stale,
-            Refusal::StaleEpoch {
-                epoch: Epoch(1),
-                promised: Epoch(2)
-            }
-        );
-        assert_eq!(stale.remedy(), Remedy::TeachRegime);
-        let unknown = judge(
-            &regime,
-            1,
-            &[],
-            &Batch {
-                epoch: Epoch(2),
-                ..batch(&log)
-            },
-        )
-        .unwrap_err();
-        assert_eq!(unknown.remedy(), Remedy::FetchRegime);
-    }
-
-    #[test]
-    fn a_promised_region_tops_up_the_old_primarys_timeline_and_no_more() {
-        let (log, regime) = (log(TIMELINE, 5, WALL), regime(Mode::ActivePassive));
-        let (positions, clock) = (Positions::new(), RegionClock::new(RegionId(2), 0, u64::MAX));
-        let top_up = Some(TopUp {
-            timeline: TIMELINE,
-            up_to: 4,
-        });
-        let view = ApplyView {
-            regime: &regime,
-            promised: Epoch(2),
-            positions: &positions,
-            clock: &clock,
-            top_up,
-        };
-        let of = |operations| Batch {
-            epoch: Epoch(2),
-            ..batch(operations)
-        };
-        assert!(admit_batch(&view, &of(&log[..4]), WALL).is_ok());
-        assert!(matches!(
-            admit_batch(&view, &of(&log), WALL),
-            Err(Refusal::UnknownEpoch { .. })
-        ));
-        assert!(matches!(
-            admit_batch(&view, &batch(&log[..4]), WALL),
-            Err(Refusal::StaleEpoch { .. })
-        ));
-    }
-
-    #[test]
-    fn the_mode_decides_who_may_write() {
-        let theirs = log(Timeline::new(3, 1), 1, WALL);
-        assert!(judge(&regime(Mode::ActiveActive), 1, &[], &batch(&theirs)).is_ok());
-        let passive = judge(&regime(Mode::ActivePassive), 1, &[], &batch(&theirs)).unwrap_err();
-        assert!(matches!(passive, Refusal::WrongTimeline { .. }));
-        let isolated =
-            judge(&regime(Mode::RegionalIsolation), 1, &[], &batch(&theirs)).unwrap_err();
-        assert_eq!(
-            (&isolated, isolated.remedy()),
-            (&Refusal::Isolation, Remedy::Stop)
-        );
-    }
-
-    #[test]
-    fn nothing_beyond_a_cut_is_admitted_and_the_prefix_comes_first() {
-        let (old, new) = (
-            log(TIMELINE, 5, WALL),
-            log(Timeline::new(2, 2), 1, WALL + 100),
-        );
-        let mut regime = regime(Mode::ActivePassive);
-        regime.primary = Some(RegionId(2));
-        regime
-            .members
-            .entry(RegionId(2))
-            .and_modify(|member| member.incarnation = new[0].dot.timeline.incarnation);
-        regime.cuts.set(TIMELINE, 4);
-        let beyond = judge(&regime, 1, &old[..2], &batch(&old[2..])).unwrap_err();
-        assert_eq!(
-            beyond,
-            Refusal::BeyondCut {
-                timeline: TIMELINE,
-                cut: 4,
-                last: 5
-            }
-        );
-        let early = judge(&regime, 1, &old[..2], &batch(&new)).unwrap_err();
-        assert_eq!(
-            early,
-            Refusal::PrefixMissing {
-                timeline: TIMELINE,
-                have: 2,
-                cut: 4
-            }
-        );
-        assert!(judge(&regime, 1, &old[..2], &batch(&old[2..4])).is_ok());
-        assert!(judge(&regime, 1, &old[..4], &batch(&new)).is_ok());
-    }
-
-    #[test]
-    fn another_history_under_the_same_numbers_is_a_divergence() {
-        let (ours, theirs) = (log(TIMELINE, 3, WALL), log(TIMELINE, 5, WALL + 7));
-        let regime = regime(Mode::ActiveActive);
-        for from in 0..=3 {
-            let refusal = judge(&regime, 1, &ours, &batch(&theirs[from..])).unwrap_err();
-            assert!(matches!(refusal, Refusal::Divergence { .. }), "{refusal}");
-            assert_eq!(refusal.remedy(), Remedy::Stop);
-        }
-    }
-
-    #[test]
-    fn one_version_out_of_bounds_refuses_the_whole_batch_until_the_clock_has_caught_up() {
-        let regime = regime(Mode::ActiveActive);
-        let ahead = log(TIMELINE, 3, WALL + 499_999_998);
-        let refusal = judge(&regime, 1, &[], &batch(&ahead)).unwrap_err();
-        assert!(
-            matches!(
-                refusal,
-                Refusal::Clock {
-                    dot: Some(Dot { seq: 3, .. }),
-                    ..
-                }
-            ),
-            "{refusal}"
-        );
-        assert_eq!(refusal.remedy(), Remedy::Wait);
-        assert!(judge(&regime, 1, &[], &batch(&ahead[..2])).is_ok());
-    }
-}
+mod tests;

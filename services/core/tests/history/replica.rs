@@ -143,7 +143,7 @@ impl Replica {
     pub(crate) fn accept(
         &mut self,
         kind: OperationKind,
-        key: Option<RecordKey>,
+        key: Option<&RecordKey>,
         now: Now,
         oracle: &mut Oracle,
     ) -> Result<Option<Dot>, String> {
@@ -164,8 +164,8 @@ impl Replica {
             dot: Dot { timeline, seq: held.seq + 1 },
             epoch: self.regime.epoch,
             kind,
-            home: key.as_ref().map_or(self.id, |key| key.home),
-            id: key.as_ref().map(|key| key.id.clone()),
+            home: key.map_or(self.id, |key| key.home),
+            id: key.map(|key| key.id.clone()),
             value: (kind == OperationKind::Put).then(|| Bytes::from(version.to_string())),
             version,
             context: self.vector(),
@@ -176,7 +176,7 @@ impl Replica {
             chain: chain::START,
         };
         operation.chain = chain::next(held.chain, &operation);
-        if let Some(last) = key.as_ref().and_then(|key| self.shadow.get(key)).filter(|last| last.0 >= version) {
+        if let Some(last) = key.and_then(|key| self.shadow.get(key)).filter(|last| last.0 >= version) {
             return Err(format!("I4: {} {version:?} is born dead under {last:?}", operation.dot));
         }
         oracle.accepted(&operation)?;

@@ -3,6 +3,7 @@
 
 use longhaul_core::ids::{RecordId, RecordKey, RegionId, Timeline};
 use longhaul_core::operation::OperationKind;
+use longhaul_core::record::Record;
 use longhaul_core::regime::{Durability, MemberState, Mode, Regime};
 use longhaul_core::replication::apply::{Refusal, Remedy};
 use longhaul_core::replication::shippable;
@@ -198,7 +199,7 @@ impl World {
         let id = RecordId::new(format!("k{}", self.rng.random_range(0..KEYS))).expect("a sound id");
         let kind = if self.chance(45) { OperationKind::Delete } else { OperationKind::Put };
         let key = RecordKey { home: RegionId(1), id };
-        match self.replicas[i].accept(kind, Some(key), self.now, &mut self.oracle)? {
+        match self.replicas[i].accept(kind, Some(&key), self.now, &mut self.oracle)? {
             Some(_) => self.stats.writes += 1,
             None => self.stats.refused_writes += 1,
         }
@@ -506,7 +507,7 @@ impl World {
         let vector = self.replicas[0].vector();
         self.replicas
             .iter()
-            .all(|replica| replica.vector() == vector && !replica.records.values().any(|record| record.is_tombstone()))
+            .all(|replica| replica.vector() == vector && !replica.records.values().any(Record::is_tombstone))
     }
 }
 

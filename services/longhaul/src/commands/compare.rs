@@ -7,9 +7,9 @@ use longhaul_core::report::{Comparison, Verdict};
 use super::drill::{fresh, regime, running_topology, stop_token, with_start};
 use super::target::Target;
 use crate::cli::CompareArgs;
-use crate::{inputs, telemetry};
 use crate::outcome::Outcome;
 use crate::report::{self, Progress};
+use crate::{inputs, telemetry};
 
 /// What is compared, in this order.
 const REGIMES: [(Mode, Durability); 5] = [
@@ -61,14 +61,14 @@ async fn compare(name: &str, args: &CompareArgs) -> Result<Comparison, String> {
     for (number, plan) in plans.iter().enumerate() {
         let mut progress =
             Progress::new(&format!("{} of {}: {}, {}", number + 1, plans.len(), plan.name, regime(plan)));
-        let report = match &target {
-            Some(target) => target.drill(plan, None, &mut progress, &stop).await,
-            None => {
-                let mut testbed = args.testbed.clone();
-                // Each run has data of its own.
-                testbed.data = testbed.data.map(|data| data.join(format!("{}-{}", plan.regime.mode, plan.regime.durability)));
-                fresh(plan, topology.clone(), &testbed, &mut progress, &stop).await
-            }
+        let report = if let Some(target) = &target {
+            target.drill(plan, None, &mut progress, &stop).await
+        } else {
+            let mut testbed = args.testbed.clone();
+            // Each run has data of its own.
+            let name = format!("{}-{}", plan.regime.mode, plan.regime.durability);
+            testbed.data = testbed.data.map(|data| data.join(name));
+            fresh(plan, topology.clone(), &testbed, &mut progress, &stop).await
         };
         runs.push(report.map_err(|reason| format!("{}: {reason}", regime(plan)))?);
     }

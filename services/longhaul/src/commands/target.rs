@@ -35,7 +35,8 @@ impl Target {
 
     /// Control at a URL: `http://HOST:PORT`.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
-        let refuse = || format!("--target {url} is not http://HOST:PORT; name the address of a running testbed's control");
+        let refuse =
+            || format!("--target {url} is not http://HOST:PORT; name the address of a running testbed's control");
         let rest = url.strip_prefix("http://").ok_or_else(refuse)?;
         let address = rest.strip_suffix('/').unwrap_or(rest);
         let (host, port) = address.rsplit_once(':').ok_or_else(refuse)?;

@@ -66,6 +66,8 @@ impl Child {
             .arg("--config")
             .arg(&self.config)
             .arg("--supervised")
+            // Logs go to files, where colours are noise.
+            .env("NO_COLOR", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log)

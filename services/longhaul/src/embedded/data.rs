@@ -40,7 +40,9 @@ impl DataDir {
             let mut entries = std::fs::read_dir(&path).map_err(cannot)?;
             if entries.next().is_some() {
                 let path = path.display();
-                return Err(format!("data folder {path} holds something else; choose an empty or a new one with --data"));
+                return Err(format!(
+                    "data folder {path} holds something else; choose an empty or a new one with --data"
+                ));
             }
         }
         std::fs::create_dir_all(path.join("logs")).map_err(cannot)?;
@@ -49,7 +51,9 @@ impl DataDir {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let path = path.display();
-                return Err(format!("data folder {path} is in use by another testbed; stop that one or choose another with --data"));
+                return Err(format!(
+                    "data folder {path} is in use by another testbed; stop that one or choose another with --data"
+                ));
             }
             Err(TryLockError::Error(error)) => return Err(cannot(error)),
         }
@@ -60,7 +64,11 @@ impl DataDir {
                 let owner = Owner {
                     topology: topology.name.clone(),
                     fingerprint: topology.fingerprint.clone(),
-                    session_secret: format!("{:016x}{:016x}", unique, unique.rotate_left(29) ^ u64::from(std::process::id())),
+                    session_secret: format!(
+                        "{:016x}{:016x}",
+                        unique,
+                        unique.rotate_left(29) ^ u64::from(std::process::id())
+                    ),
                 };
                 let text = serde_json::to_string_pretty(&owner).map_err(|error| error.to_string())?;
                 std::fs::write(&file, text).map_err(cannot)?;
@@ -98,8 +106,9 @@ impl DataDir {
 
 fn read_owner(text: &str, topology: &Topology, path: &Path) -> Result<Owner, String> {
     let path = path.display();
-    let owner: Owner = serde_json::from_str(text)
-        .map_err(|error| format!("data folder {path}: testbed.json cannot be read: {error}; choose another with --data"))?;
+    let owner: Owner = serde_json::from_str(text).map_err(|error| {
+        format!("data folder {path}: testbed.json cannot be read: {error}; choose another with --data")
+    })?;
     if owner.fingerprint != topology.fingerprint {
         return Err(format!(
             "data folder {path} belongs to topology {}, which has other regions than {}; choose another with --data",

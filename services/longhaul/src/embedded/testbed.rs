@@ -13,6 +13,7 @@ use longhaul_core::topology::{LocationKind, Topology};
 use longhaul_http::client::HttpClient;
 use longhaul_http::clock::{Clock, SystemClock};
 use longhaul_http::net::{Listener, Net, TokioNet};
+use longhaul_http::wire::traffic::TRAFFIC_PATH;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -134,13 +135,8 @@ impl Testbed {
         let by_name: BTreeMap<_, _> = children.iter().map(|child| (child.name().to_owned(), child.clone())).collect();
         let (up, is_up) = watch::channel(true);
         let net = Arc::new(TokioNet);
-        let world = EmbeddedWorld::new(
-            start.topology.clone(),
-            layout.clone(),
-            by_name,
-            HttpClient::new(net.clone()),
-            up,
-        );
+        let world =
+            EmbeddedWorld::new(start.topology.clone(), layout.clone(), by_name, HttpClient::new(net.clone()), up);
         let deps = Deps { net, clock: Arc::new(SystemClock::default()), world: Arc::new(world) };
         let config = ControlConfig::new(start.topology.clone(), start.seed, env!("CARGO_PKG_VERSION"));
         let control = Control::start(deps, config);
@@ -164,7 +160,9 @@ impl Testbed {
             .map(|child| {
                 let service = self.layout.services.iter().find(|(name, _)| name.as_str() == child.name());
                 let address = service.map_or_else(|| self.layout.traffic.clone(), |(_, address)| address.clone());
-                (child.clone(), address, "/readyz")
+                // Users are ready as soon as their oracle has tested itself and the API answers.
+                let path = if service.is_some() { "/readyz" } else { TRAFFIC_PATH };
+                (child.clone(), address, path)
             })
             .collect();
         wait_ready(&others, &self.children).await
@@ -243,7 +241,11 @@ async fn wait_ready(roles: &[(Arc<Child>, String, &'static str)], all: &[Arc<Chi
                 match client.send(address, request, READY_ASK).await {
                     Ok(answer) if answer.status().is_success() => {}
                     Ok(answer) => {
-                        said = format!("{}: {}", child.name(), crate::outcome::one_line(&String::from_utf8_lossy(answer.body())));
+                        said = format!(
+                            "{}: {}",
+                            child.name(),
+                            crate::outcome::one_line(&String::from_utf8_lossy(answer.body()))
+                        );
                         still.push(role);
                     }
                     Err(error) => {

@@ -46,6 +46,7 @@ pub(crate) const fn verdict(verdict: Verdict) -> &'static str {
 }
 
 /// The worst recovery over edges: `Some(None)` if one did not recover, `None` if there was nothing to recover from.
+#[expect(clippy::option_option, reason = "both are what the report's own types say: no fault, and no recovery")]
 pub(crate) fn worst_recovery(
     rto: &BTreeMap<String, ReadWrite>,
     kind: impl Fn(&ReadWrite) -> Option<f64>,

@@ -14,8 +14,10 @@ pub(crate) struct Folder(PathBuf);
 impl Folder {
     /// Creates it, before the run: a run whose report cannot be kept is not begun.
     pub(crate) fn prepare(named: Option<&Path>, plan: &str) -> Result<Self, String> {
-        let plain: String = plan.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
-        let path = named.map_or_else(|| Path::new("reports").join(format!("{plain}-{}", time::stamp())), Path::to_owned);
+        let plain: String =
+            plan.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+        let path =
+            named.map_or_else(|| Path::new("reports").join(format!("{plain}-{}", time::stamp())), Path::to_owned);
         let created = std::fs::create_dir_all(&path).and_then(|()| std::fs::write(path.join("report.txt"), ""));
         created.map_err(|error| {
             format!("the report folder {} cannot be written: {error}; choose another with --report", path.display())

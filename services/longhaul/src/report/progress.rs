@@ -21,7 +21,8 @@ impl Progress {
     /// Progress under a title.
     pub(crate) fn new(title: &str) -> Self {
         let bar = ProgressBar::new_spinner();
-        let style = ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let style =
+            ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
         bar.set_style(style);
         bar.enable_steady_tick(Duration::from_millis(120));
         let progress = Self { bar, title: title.to_owned(), last_event: 0, first_boot_ns: None };

@@ -63,10 +63,14 @@ pub(crate) fn run_text(report: &RunReport, folder: Option<&Path>) -> String {
 }
 
 fn certificate(report: &RunReport) -> Option<String> {
+    if report.links.is_empty() {
+        return None;
+    }
     let mut table = table(["link", "declared ms", "before ms", "after ms", "tolerance ms", "as declared"], 1);
     for link in &report.links {
         // Each pair once: a round trip has no direction.
-        let reverse = report.links.iter().any(|other| other.from == link.to && other.to == link.from && other.ok == link.ok);
+        let reverse =
+            report.links.iter().any(|other| other.from == link.to && other.to == link.from && other.ok == link.ok);
         if reverse && link.from > link.to {
             continue;
         }
@@ -90,12 +94,7 @@ fn outage(report: &RunReport) -> Option<String> {
     for (edge, share) in &report.availability {
         let rto = report.rto_ms.get(edge);
         let text = |value: Option<Option<f64>>| value.map_or_else(|| "–".to_owned(), recovery);
-        table.add_row([
-            edge.clone(),
-            percent(*share),
-            text(rto.map(|rto| rto.write)),
-            text(rto.map(|rto| rto.read)),
-        ]);
+        table.add_row([edge.clone(), percent(*share), text(rto.map(|rto| rto.write)), text(rto.map(|rto| rto.read))]);
     }
     Some(format!("what users saw\n{table}\n"))
 }
@@ -167,7 +166,7 @@ fn lost(report: &RunReport) -> Option<String> {
 
 /// The single figures, one line each.
 fn facts(report: &RunReport) -> String {
-    let mut table = table(["measure", "value"], 1);
+    let mut table = table(["measure", "value"], 2);
     for (name, value) in fact_rows(report) {
         table.add_row([name, value]);
     }
@@ -177,7 +176,8 @@ fn facts(report: &RunReport) -> String {
 /// The single figures with their names.
 pub(crate) fn fact_rows(report: &RunReport) -> Vec<(String, String)> {
     let rpo = &report.rpo;
-    let predicted = rpo.predicted_writes.map_or_else(String::new, |predicted| format!(", servers predicted {predicted}"));
+    let predicted =
+        rpo.predicted_writes.map_or_else(String::new, |predicted| format!(", servers predicted {predicted}"));
     let quarantine = &report.quarantined;
     let places: Vec<_> = quarantine.by_region.iter().map(|(region, count)| format!("{region} {count}")).collect();
     let places = if places.is_empty() { String::new() } else { format!(" ({})", places.join(", ")) };
@@ -193,7 +193,12 @@ pub(crate) fn fact_rows(report: &RunReport) -> Vec<(String, String)> {
         ),
         (
             "stale reads".to_owned(),
-            format!("{} %, p50 {} ms, p99 {} ms", percent(report.stale_read_share), ms(staleness.p50), ms(staleness.p99)),
+            format!(
+                "{} %, p50 {} ms, p99 {} ms",
+                percent(report.stale_read_share),
+                ms(staleness.p50),
+                ms(staleness.p99)
+            ),
         ),
         (
             "session violations".to_owned(),
@@ -208,7 +213,10 @@ pub(crate) fn fact_rows(report: &RunReport) -> Vec<(String, String)> {
         ),
         (
             "lost updates".to_owned(),
-            format!("{} of {} appends, {} unexplained", report.lost_updates, report.appends, report.conflicts.unexplained),
+            format!(
+                "{} of {} appends, {} unexplained",
+                report.lost_updates, report.appends, report.conflicts.unexplained
+            ),
         ),
         ("quarantine".to_owned(), format!("{}{places}", quarantine.operations)),
         ("residency violations".to_owned(), report.residency_violations.to_string()),

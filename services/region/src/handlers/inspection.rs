@@ -168,10 +168,7 @@ pub(crate) async fn count(region: &Region) -> Result<BTreeMap<RegionId, Digest>,
 /// When sampled operations became visible here.
 #[utoipa::path(get, path = "/internal/v1/visibility", tag = "inspection", params(Since),
     responses((status = 200, body = VisibilityPage)))]
-pub(super) async fn visibility(
-    State(region): State<Arc<Region>>,
-    Query(query): Query<Since>,
-) -> Json<VisibilityPage> {
+pub(super) async fn visibility(State(region): State<Arc<Region>>, Query(query): Query<Since>) -> Json<VisibilityPage> {
     Json(region.visibility.page(query.after))
 }
 

@@ -12,8 +12,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::regime::{self, RegimeRole};
-use crate::{anti_entropy, replicator};
 use crate::state::Region;
+use crate::{anti_entropy, replicator};
 
 mod health;
 mod inspection;

@@ -68,8 +68,8 @@ fn with_hint(region: &Region, mut problem: Problem, ask: Option<RegionId>) -> Pr
 pub(super) async fn unknown_routes(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let status = response.status();
-    let is_ours = response.headers().get(header::CONTENT_TYPE)
-        == Some(&HeaderValue::from_static("application/problem+json"));
+    let is_ours =
+        response.headers().get(header::CONTENT_TYPE) == Some(&HeaderValue::from_static("application/problem+json"));
     if is_ours || !status.is_client_error() {
         return response;
     }

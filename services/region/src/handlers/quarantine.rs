@@ -124,7 +124,8 @@ pub(super) async fn decide(
             for (key, operations) in by_record(open) {
                 let dots: Vec<Dot> = operations.iter().map(|lost| lost.merged_from).collect();
                 let merged = merge_record(&region, MergeRequest { key, operations }).await?;
-                let written: Vec<Dot> = dots.iter().zip(&merged).filter(|(_, merged)| **merged).map(|(dot, _)| *dot).collect();
+                let written: Vec<Dot> =
+                    dots.iter().zip(&merged).filter(|(_, merged)| **merged).map(|(dot, _)| *dot).collect();
                 outcome.skipped += (dots.len() - written.len()) as u64;
                 outcome.merged += region.writer.decide(written, Decision::Merged).await.map_err(gone)?;
             }
@@ -145,8 +146,7 @@ async fn open_rows(region: &Region, wanted: &BTreeSet<String>) -> Result<Vec<Qua
         offset += page.len() as u64;
         let last = page.len() < ROWS;
         open.extend(page.into_iter().filter(|row| {
-            row.state == QuarantineState::Open
-                && (wanted.is_empty() || wanted.contains(&row.operation.dot.to_string()))
+            row.state == QuarantineState::Open && (wanted.is_empty() || wanted.contains(&row.operation.dot.to_string()))
         }));
         if last {
             return Ok(open);
@@ -176,7 +176,8 @@ async fn merge_record(region: &Arc<Region>, request: MergeRequest) -> Result<Vec
     };
     let elsewhere = error.ask.filter(|_| matches!(error.code, ErrorCode::NotPrimary | ErrorCode::WrongHome));
     // In isolation nothing may cross the border, quarantined or not.
-    let Some(address) = elsewhere.filter(|_| !region.is_isolated()).and_then(|ask| region.config.peers.get(&ask)) else {
+    let Some(address) = elsewhere.filter(|_| !region.is_isolated()).and_then(|ask| region.config.peers.get(&ask))
+    else {
         return Err(write_problem(region, error, None));
     };
     let mut headers = HeaderMap::new();

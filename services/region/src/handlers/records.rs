@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::Json;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::Extension;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use longhaul_core::error_code::ErrorCode;
@@ -251,7 +251,11 @@ fn shown(
     }
     let tag = record.as_ref().filter(|record| !record.is_tombstone()).map(|record| format!("\"{}\"", record.version));
     let mut response = match record.and_then(|record| record.value) {
-        Some(_) if tag.is_some() && request.get(header::IF_NONE_MATCH).map(HeaderValue::as_bytes) == tag.as_deref().map(str::as_bytes) => {
+        Some(_)
+            if tag.is_some()
+                && request.get(header::IF_NONE_MATCH).map(HeaderValue::as_bytes)
+                    == tag.as_deref().map(str::as_bytes) =>
+        {
             StatusCode::NOT_MODIFIED.into_response()
         }
         Some(value) => ([(header::CONTENT_TYPE, "application/json")], value).into_response(),

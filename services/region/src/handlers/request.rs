@@ -82,7 +82,9 @@ pub(super) fn condition(headers: &HeaderMap) -> Result<Option<Condition>, Bad> {
 /// An entity tag: a version in quotes.
 pub(super) fn etag(tag: &str) -> Result<Version, Bad> {
     let version = tag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).and_then(|text| text.parse().ok());
-    version.ok_or_else(|| bad(format!("{tag:?} is no entity tag of a record; send the ETag of an answer, quotes included")))
+    version.ok_or_else(|| {
+        bad(format!("{tag:?} is no entity tag of a record; send the ETag of an answer, quotes included"))
+    })
 }
 
 /// The value: JSON text as it came, without the white space around it.

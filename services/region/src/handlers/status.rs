@@ -79,7 +79,11 @@ fn role(region: &Region) -> &'static str {
     }
     match regime.mode {
         Mode::ActivePassive if regime.is_primary(me) => {
-            if region.lease_valid() { "primary" } else { "fenced" }
+            if region.lease_valid() {
+                "primary"
+            } else {
+                "fenced"
+            }
         }
         Mode::ActivePassive => "follower",
         Mode::ActiveActive => "active",

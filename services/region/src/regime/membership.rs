@@ -8,7 +8,7 @@ use std::time::Duration;
 use longhaul_core::ids::RegionId;
 use longhaul_core::regime::{Durability, MemberState, Regime};
 use longhaul_core::replication::Positions;
-use longhaul_core::transition::{Author, activate_member, rejoin_member, set_in_sync};
+use longhaul_core::transition::{Author, activate_member, reassert, rejoin_member, set_in_sync};
 use longhaul_core::vector::VersionVector;
 use tokio::time::MissedTickBehavior;
 
@@ -60,6 +60,12 @@ async fn look(role: &SharedRole, regime: &Regime) -> Result<(), super::attempt::
             activate(role, regime).await
         }
         _ if regime.is_primary(me) && regime.durability == Durability::Sync => in_sync(role, regime),
+        // A promise fences streams in every mode. If whoever asked for it is gone, and there is no primary that would
+        // notice, the promised epoch has to be completed by somebody.
+        _ if regime.primary.is_none() && role.region.promised() > regime.epoch => {
+            let author = author(role, "completes an epoch that was promised to an attempt that came to nothing");
+            Some(reassert(regime, role.region.promised(), &author))
+        }
         _ => None,
     };
     match next {

@@ -117,7 +117,7 @@ impl Conversation {
 }
 
 /// Whether records may travel between regions under this regime.
-pub(super) fn data_flows(regime: &Regime) -> bool {
+pub(crate) fn data_flows(regime: &Regime) -> bool {
     regime.mode != Mode::RegionalIsolation || is_merging(regime)
 }
 

@@ -18,6 +18,7 @@ mod server;
 pub mod snapshot;
 mod source;
 
+pub(crate) use conversation::data_flows;
 pub(crate) use puller::authorize;
 
 /// The endpoint of the streams.
@@ -37,9 +38,7 @@ pub fn start(region: &Arc<Region>) {
 
 /// The endpoints for peers.
 pub fn router() -> Router<Arc<Region>> {
-    Router::new()
-        .route(REPLICATE_PATH, get(server::accept))
-        .route(snapshot::SNAPSHOT_PATH, get(snapshot::serve_page))
+    Router::new().route(REPLICATE_PATH, get(server::accept)).route(snapshot::SNAPSHOT_PATH, get(snapshot::serve_page))
 }
 
 /// Silence after which a stream is dead.

@@ -172,12 +172,7 @@ async fn put(outbox: &mpsc::Sender<Frame>, frame: Frame) -> Result<(), StreamEnd
 }
 
 /// Follows the relay plan: whose operations to want from this peer now.
-fn replan(
-    region: &Region,
-    peer: RegionId,
-    heartbeat: &Heartbeat,
-    wanted: &mut BTreeSet<RegionId>,
-) -> Option<Frame> {
+fn replan(region: &Region, peer: RegionId, heartbeat: &Heartbeat, wanted: &mut BTreeSet<RegionId>) -> Option<Frame> {
     if !data_flows(&region.regime()) {
         return None;
     }
@@ -190,7 +185,11 @@ fn replan(
     if plan == *wanted {
         return None;
     }
-    tracing::info!(peer = region.config.name_of(peer), origins = plan.len(), "another set of origins is pulled from a peer");
+    tracing::info!(
+        peer = region.config.name_of(peer),
+        origins = plan.len(),
+        "another set of origins is pulled from a peer"
+    );
     *wanted = plan;
     Some(Frame::Want(Want { origins: wanted.iter().copied().collect(), have }))
 }
@@ -209,7 +208,7 @@ async fn on_batch(
     let answer = if stale {
         None
     } else {
-        rewinding.remove(&timeline);
+        let refused_before = rewinding.remove(&timeline);
         let span = apply_span(region, peer, &batch);
         let result = region.writer.apply(batch).instrument(span).await?;
         match result {
@@ -217,6 +216,9 @@ async fn on_batch(
                 let now_ns = region.clock.boot_ns();
                 if region.position(timeline).seq > held {
                     region.peers.with_relay(region.id(), |relay| relay.progress(peer, timeline, now_ns));
+                }
+                if refused_before {
+                    region.peers.update(peer, |state| state.stopped = None);
                 }
                 None
             }
@@ -264,7 +266,8 @@ fn apply_span(region: &Region, peer: RegionId, batch: &Batch) -> tracing::Span {
         longhaul.replication.links = tracing::field::Empty,
     );
     if !span.is_disabled() && !region.is_isolated() {
-        let traces = batch.operations.iter().filter_map(|operation| operation.trace).filter(|trace| trace.flags & 1 == 1);
+        let traces =
+            batch.operations.iter().filter_map(|operation| operation.trace).filter(|trace| trace.flags & 1 == 1);
         let links: Vec<String> = traces.take(TRACES_MAX).map(longhaul_http::trace::format).collect();
         span.record("longhaul.replication.links", links.join(","));
     }

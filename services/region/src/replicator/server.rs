@@ -1,7 +1,7 @@
 //! The answering end of a stream: ships operations within the puller's credit, as soon as they are durable here.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::{Request, State};

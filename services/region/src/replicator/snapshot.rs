@@ -1,6 +1,7 @@
 //! Snapshots over HTTP: pages of rows in key order, merged by the writer as they come.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
@@ -122,12 +123,33 @@ async fn shown_positions(region: &Region, only: Option<RegionId>) -> Result<Posi
 /// Fetches a snapshot from `peer` and merges it.
 pub(super) async fn fetch(region: &Arc<Region>, peer: RegionId) -> Result<(), StreamEnd> {
     let merging = is_merging(&region.regime());
-    tracing::info!(peer = region.config.name_of(peer), "the peer's log does not reach back far enough; a snapshot is fetched");
+    tracing::info!(
+        peer = region.config.name_of(peer),
+        "the peer's log does not reach back far enough; a snapshot is fetched"
+    );
     // In isolation requests go on at home: what comes in is of other homes.
-    region.block(Blocker::Snapshot, !merging);
-    let merged = merge_pages(region, peer, merging).await;
-    region.block(Blocker::Snapshot, false);
-    merged
+    let _blocked = (!merging).then(|| Blocked::new(region));
+    merge_pages(region, peer, merging).await
+}
+
+/// Keeps the region from serving while a snapshot is merged, also if the stream ends in the middle of it.
+struct Blocked<'a>(&'a Region);
+
+impl<'a> Blocked<'a> {
+    fn new(region: &'a Region) -> Self {
+        region.snapshots_under_way.fetch_add(1, Ordering::AcqRel);
+        region.block(Blocker::Snapshot, true);
+        Self(region)
+    }
+}
+
+impl Drop for Blocked<'_> {
+    fn drop(&mut self) {
+        // Several peers may send theirs at the same time.
+        if self.0.snapshots_under_way.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.block(Blocker::Snapshot, false);
+        }
+    }
 }
 
 async fn merge_pages(region: &Arc<Region>, peer: RegionId, merging: bool) -> Result<(), StreamEnd> {
@@ -180,5 +202,6 @@ async fn fetch_page(region: &Region, peer: RegionId, query: &PageQuery) -> Resul
     // A page is up to 4 MiB, which a slow link carries in a while.
     let answer = region.client.send(address, request, REQUEST_DEADLINE * 10).await?;
     let answer = success(address, answer)?;
-    postcard::from_bytes(answer.body()).map_err(|error| StreamEnd::Stopped(format!("a snapshot page is malformed: {error}")))
+    postcard::from_bytes(answer.body())
+        .map_err(|error| StreamEnd::Stopped(format!("a snapshot page is malformed: {error}")))
 }

@@ -138,6 +138,7 @@ pub struct Region {
     own_log: watch::Sender<OwnLog>,
     blockers: watch::Sender<Vec<Blocker>>,
     promised: AtomicU64,
+    pub(crate) snapshots_under_way: AtomicU64,
     suspects: AtomicU64,
     lease_until_ns: AtomicU64,
     top_up: Mutex<Option<TopUp>>,
@@ -166,8 +167,9 @@ pub struct Parts {
 impl Region {
     /// A region whose writer is not running yet.
     pub fn new(config: RegionConfig, parts: Parts) -> Self {
-        // Every region draws its own ids although all are given one seed.
-        let seed = config.seed ^ (u64::from(config.region.0) << 48);
+        // Every region draws its own ids although all are given one seed, and others in every life: an operation id that
+        // comes again would be taken for a retry. The clock is a seam, so that a simulation still repeats itself.
+        let seed = config.seed ^ (u64::from(config.region.0) << 48) ^ parts.clock.wall_ns().rotate_left(13);
         let token_key = TokenKey::new(config.session_secret.as_bytes());
         Self {
             clock: parts.clock,
@@ -189,6 +191,7 @@ impl Region {
             digests: Mutex::new(PublishedDigests::default()),
             own_log: watch::Sender::new(OwnLog::Unconfirmed),
             blockers: watch::Sender::new(vec![Blocker::Starting]),
+            snapshots_under_way: AtomicU64::new(0),
             suspects: AtomicU64::new(0),
             lease_until_ns: AtomicU64::new(0),
             top_up: Mutex::new(None),

@@ -66,10 +66,7 @@ impl Peers {
     /// Peers of which nothing is known.
     pub fn new(peers: impl Iterator<Item = RegionId>) -> Self {
         let states = peers.map(|peer| (peer, PeerState::default())).collect();
-        Self {
-            inner: Mutex::new(Inner { states, reports: BTreeMap::new(), relay: None }),
-            news: watch::Sender::new(0),
-        }
+        Self { inner: Mutex::new(Inner { states, reports: BTreeMap::new(), relay: None }), news: watch::Sender::new(0) }
     }
 
     /// Wakes on every heartbeat and every change of a link.
@@ -151,7 +148,13 @@ impl Inner {
 
 /// Round trip and clock offset from an echo (Cristian, "Probabilistic clock synchronization", 1989): nanoseconds of
 /// round trip, and by how much the peer's wall clock is ahead.
-pub(crate) fn clock_sample(echo: Echo, sent_boot_ns: u64, now_boot_ns: u64, peer_wall_ns: u64, wall_ns: u64) -> (u64, i64) {
+pub(crate) fn clock_sample(
+    echo: Echo,
+    sent_boot_ns: u64,
+    now_boot_ns: u64,
+    peer_wall_ns: u64,
+    wall_ns: u64,
+) -> (u64, i64) {
     let round_trip = now_boot_ns.saturating_sub(sent_boot_ns).saturating_sub(echo.held_ns);
     let peer_now = peer_wall_ns.saturating_add(round_trip / 2);
     (round_trip, peer_now.wrapping_sub(wall_ns) as i64)

@@ -205,7 +205,8 @@ impl Writer {
     pub(super) fn fence_waiting(&mut self) {
         for (_, all) in std::mem::take(&mut self.waiting) {
             for waiting in all {
-                let same = longhaul_core::gate::still_acknowledges(&waiting.regime, &self.regime, self.region.id(), true);
+                let same =
+                    longhaul_core::gate::still_acknowledges(&waiting.regime, &self.regime, self.region.id(), true);
                 if same {
                     self.waiting.entry(waiting.dot.seq).or_default().push(waiting);
                 } else {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use longhaul_core::ids::{Dot, RecordKey, Timeline};
 use longhaul_core::operation::Operation;
-use longhaul_core::regime::{MemberState, Regime};
+use longhaul_core::regime::{MemberState, Mode, Regime};
 use longhaul_core::replication::Position;
 
 use super::recover::{read_log, regime_entry};
@@ -144,10 +144,12 @@ impl Writer {
     }
 
     /// Blocks the region while sealed history is missing here, and unblocks it once it is complete.
-    pub(super) fn note_history(&self) {
-        let missing = self.regime.cuts.iter().any(|(timeline, cut)| self.position(timeline).visible < cut);
-        let isolated = self.region.is_isolated();
-        self.region.block(Blocker::CatchingUp, missing && !isolated);
+    pub(super) fn note_history(&mut self) {
+        // In isolation other homes' history neither comes nor counts.
+        let missing = self.regime.mode != Mode::RegionalIsolation
+            && self.regime.cuts.iter().any(|(timeline, cut)| self.position(timeline).visible < cut);
+        self.lacks_history = missing;
+        self.region.block(Blocker::CatchingUp, missing);
     }
 }
 

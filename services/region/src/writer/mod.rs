@@ -285,7 +285,12 @@ impl WriterHandle {
         self.ask(|reply| Command::Apply { batch: Box::new(batch), reply }).await
     }
 
-    pub(crate) async fn peer_durable(&self, peer: RegionId, epoch: Epoch, durable: VersionVector) -> Result<(), WriterGone> {
+    pub(crate) async fn peer_durable(
+        &self,
+        peer: RegionId,
+        epoch: Epoch,
+        durable: VersionVector,
+    ) -> Result<(), WriterGone> {
         self.commands.send(Command::PeerDurable { peer, epoch, durable }).await.map_err(|_| WriterGone)
     }
 

@@ -10,6 +10,7 @@ use longhaul_core::replication::{Positions, durable_vector};
 use super::SnapshotChunk;
 use super::task::Writer;
 use super::transaction::{Transaction, greatest, remembered_winner};
+use crate::replicator::data_flows;
 use crate::store::StoreError;
 
 /// Local rows compared at a time.
@@ -19,6 +20,9 @@ impl Writer {
     /// Merges the rows of one chunk, and removes local rows of the same range that the source had applied and no longer
     /// has.
     pub(super) async fn merge_chunk(&mut self, chunk: SnapshotChunk) -> Result<(), StoreError> {
+        if !self.takes_snapshot(&chunk.header) {
+            return Ok(());
+        }
         let header_vector = durable_vector(&chunk.header.positions);
         let present: BTreeSet<RecordKey> = chunk.rows.iter().map(|row| row.key.clone()).collect();
         let mut transaction = Transaction::default();
@@ -54,9 +58,17 @@ impl Writer {
         self.commit(transaction).await
     }
 
+    /// Whether a snapshot may still be merged: rows of other homes must not come in once isolation is in force.
+    fn takes_snapshot(&self, header: &SnapshotHeader) -> bool {
+        header.dataset_generation == self.regime.dataset_generation && data_flows(&self.regime)
+    }
+
     /// Takes the snapshot's positions once all of its rows are merged. Refused, with a line that says why, while the
     /// clock does not admit the snapshot's versions.
     pub(super) async fn finish_snapshot(&mut self, header: &SnapshotHeader) -> Result<Result<(), String>, StoreError> {
+        if !self.takes_snapshot(header) {
+            return Ok(Err("the regime changed while the snapshot was fetched; it starts anew".to_owned()));
+        }
         let newest = greatest(header.positions.values().map(|position| position.version).chain([header.hlc]));
         if let Err(error) = self.clock.admit(&newest, self.region.clock.wall_ns()) {
             return Ok(Err(error.to_string()));

@@ -40,6 +40,8 @@ pub(crate) struct Writer {
     pub(super) clock: RegionClock,
     pub(super) clock_upper_ns: u64,
     pub(super) clock_blocked: bool,
+    /// Sealed timelines are not complete here yet.
+    pub(super) lacks_history: bool,
     /// Durable and in-transaction positions.
     pub(super) positions: Positions,
     /// The same as a vector: the context of the next operation.
@@ -74,6 +76,7 @@ impl Writer {
             clock: recovered.clock,
             clock_upper_ns: recovered.clock_upper_ns,
             clock_blocked: false,
+            lacks_history: false,
             digests: Digests::new(recovered.digests),
             acks: AckTracker::new(me),
             gate: GateScope::Open,
@@ -157,7 +160,11 @@ impl Writer {
     }
 
     /// Stages a command; one that must be alone commits what was staged before it.
-    async fn stage_command(&mut self, mut transaction: Transaction, command: Command) -> Result<Transaction, StoreError> {
+    async fn stage_command(
+        &mut self,
+        mut transaction: Transaction,
+        command: Command,
+    ) -> Result<Transaction, StoreError> {
         match command {
             Command::Apply { batch, reply } => {
                 let result = self.stage_batch(&mut transaction, *batch).await?;
@@ -257,6 +264,9 @@ impl Writer {
                 self.set_bound(upper_ns);
             }
             committed.publish(&self.region, &self.positions, &self.digests);
+            if self.lacks_history {
+                self.note_history();
+            }
             committed.replies
         };
         self.answer(replies);
@@ -288,7 +298,7 @@ impl Writer {
     }
 
     /// Blocks a region that starts without all of sealed history.
-    pub(crate) fn note_recovered_history(&self) {
+    pub(crate) fn note_recovered_history(&mut self) {
         self.note_history();
     }
 

@@ -12,9 +12,9 @@ use longhaul_core::version::Version;
 use tokio::sync::oneshot;
 
 use super::acks::Waiting;
+use super::digests::Digests;
 use super::{ApplyResult, WriteAnswer, WriteError};
 use crate::state::Region;
-use super::digests::Digests;
 use crate::store::{Commit, IdempotencyRow, StoreError};
 
 /// A record as it was before the transaction and as it is inside it.

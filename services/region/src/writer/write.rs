@@ -87,7 +87,7 @@ impl Writer {
         }
         if let Some(after) = request.after {
             let wall_ns = self.region.clock.wall_ns();
-            self.clock.admit(&after, wall_ns).map_err(|error| self.clock_error(&error))?;
+            self.clock.admit(&after, wall_ns).map_err(|error| clock_error(&error))?;
         }
         let draft = Draft {
             kind: request.kind,
@@ -156,12 +156,7 @@ impl Writer {
             // Reads go on: the clock is only needed to stamp.
             tracing::warn!(blocked, "the wall clock is out of bounds or was corrected; writes follow it");
         }
-        drawn.map_err(|error| self.clock_error(&error))
-    }
-
-    fn clock_error(&self, error: &ClockError) -> WriteError {
-        tracing::debug!(%error, "a write was refused because of the clock");
-        WriteError::new(ErrorCode::ClockBehind, error.to_string())
+        drawn.map_err(|error| clock_error(&error))
     }
 
     /// Gives the draft its place, chains and logs it, and shows it if the durability allows that at once.
@@ -201,6 +196,11 @@ impl Writer {
         }
         operation
     }
+}
+
+fn clock_error(error: &ClockError) -> WriteError {
+    tracing::debug!(%error, "a write was refused because of the clock");
+    WriteError::new(ErrorCode::ClockBehind, error.to_string())
 }
 
 fn check_condition(

@@ -4,6 +4,8 @@ use longhaul_core::limits::VALUE_BYTES_MAX;
 
 use crate::world::World;
 
+type Row<'a> = (&'a Method, &'a str, Vec<(&'a str, &'a str)>, &'a str, ErrorCode);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_requests_get_their_code_and_change_nothing() {
     let world = World::active_active().await;
@@ -12,7 +14,6 @@ async fn bad_requests_get_their_code_and_change_nothing() {
     let large = format!("\"{}\"", "x".repeat(VALUE_BYTES_MAX));
     let huge = format!("\"{}\"", "x".repeat(VALUE_BYTES_MAX * 100));
     let put = Method::PUT;
-    type Row<'a> = (&'a Method, &'a str, Vec<(&'a str, &'a str)>, &'a str, ErrorCode);
     let table: Vec<Row<'_>> = vec![
         (&put, good, vec![], "{", ErrorCode::BadJson),
         (&put, good, vec![], "", ErrorCode::BadJson),
@@ -34,8 +35,13 @@ async fn bad_requests_get_their_code_and_change_nothing() {
         (&Method::GET, "/nothing/here", vec![], "", ErrorCode::NotFound),
         (&Method::POST, good, vec![], "1", ErrorCode::BadRequest),
         (&Method::GET, "/internal/v1/conflicts?limit=many", vec![], "", ErrorCode::BadRequest),
-        (&Method::POST, "/internal/v1/quarantine/decide", vec![("content-type", "application/json")],
-            "{\"decision\":\"maybe\"}", ErrorCode::BadRequest),
+        (
+            &Method::POST,
+            "/internal/v1/quarantine/decide",
+            vec![("content-type", "application/json")],
+            "{\"decision\":\"maybe\"}",
+            ErrorCode::BadRequest,
+        ),
         (&Method::GET, "/internal/v1/replicate", vec![], "", ErrorCode::BadRequest),
     ];
     for (method, path, headers, body, code) in table {

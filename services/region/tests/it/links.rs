@@ -38,8 +38,7 @@ async fn operations_take_the_detour_when_the_direct_link_is_cut() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_region_that_lost_its_disk_starts_from_a_snapshot() {
-    let mut world =
-        World::start(Mode::ActiveActive, Durability::Local, |config| config.timings.log_retained = 0).await;
+    let mut world = World::start(Mode::ActiveActive, Durability::Local, |config| config.timings.log_retained = 0).await;
     for i in 0..50 {
         world.put(i % 2, &format!("/v1/records/eu-west/s{i}"), &[], &i.to_string()).await.ok();
     }

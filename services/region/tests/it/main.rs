@@ -5,4 +5,5 @@ mod active_passive;
 mod failures;
 mod inputs;
 mod links;
+mod throughput;
 mod world;

@@ -24,6 +24,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub(crate) const NAMES: [&str; 3] = ["eu-west", "us-east", "ap-south"];
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -106,6 +107,7 @@ pub(crate) struct World {
     configs: Vec<RegionConfig>,
     running: Vec<Option<Running>>,
     links: Arc<Mutex<Links>>,
+    tracker: TaskTracker,
     pub(crate) client: HttpClient,
 }
 
@@ -152,7 +154,8 @@ impl World {
         let configs: Vec<RegionConfig> = ids()
             .map(|region| {
                 let peers = ids().zip(addresses.clone()).filter(|(peer, _)| *peer != region).collect();
-                let timings = Timings { heartbeat_ms: 50, noop_ms: 100, collect_ms: 100, digest_ms: 200, ..Timings::default() };
+                let timings =
+                    Timings { heartbeat_ms: 50, noop_ms: 100, collect_ms: 100, digest_ms: 200, ..Timings::default() };
                 let mut config = RegionConfig {
                     region,
                     regions: regions.clone(),
@@ -178,13 +181,19 @@ impl World {
             running: configs.iter().map(|_| None).collect(),
             configs,
             links: Arc::default(),
+            tracker: TaskTracker::new(),
             client: HttpClient::new(Arc::new(TokioNet)),
         };
         for (n, listener) in listeners.into_iter().enumerate() {
             world.launch(n, listener);
         }
         for n in 0..NAMES.len() {
-            world.until(|world| async move { world.status(n).await.is_some_and(|s| s.ready && s.trouble.is_none()) }, "ready").await;
+            world
+                .until(
+                    |world| async move { world.status(n).await.is_some_and(|s| s.ready && s.trouble.is_none()) },
+                    "ready",
+                )
+                .await;
         }
         world
     }
@@ -196,7 +205,7 @@ impl World {
             clock: Arc::new(SystemClock::default()) as Arc<dyn Clock>,
             store: Arc::new(self.stores[n].clone()),
         };
-        let task = tokio::spawn(run(deps, self.configs[n].clone(), listener, stop.clone()));
+        let task = self.tracker.spawn(run(deps, self.configs[n].clone(), listener, stop.clone()));
         self.running[n] = Some(Running { stop, task });
     }
 

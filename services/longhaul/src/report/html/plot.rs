@@ -35,9 +35,9 @@ impl Scale {
     fn ticks(self) -> Vec<f64> {
         match self {
             Self::Linear(max) => (0..=4_u32).map(|n| max * f64::from(n) / 4.0).collect(),
-            Self::Log(min, max) => {
-                std::iter::successors(Some(min), |tick| Some(tick * 10.0)).take_while(|tick| *tick <= max * 1.001).collect()
-            }
+            Self::Log(min, max) => std::iter::successors(Some(min), |tick| Some(tick * 10.0))
+                .take_while(|tick| *tick <= max * 1.001)
+                .collect(),
         }
     }
 

@@ -41,10 +41,13 @@ pub(super) fn heading(report: &RunReport, level: u8) -> String {
 
 pub(super) fn key_figures(report: &RunReport) -> String {
     let rto = |kind: fn(&longhaul_core::report::ReadWrite) -> Option<f64>| {
-        worst_recovery(&report.rto_ms, kind).map_or_else(|| "–".to_owned(), |value| match value {
-            Some(ms) => format!("{ms:.0} ms"),
-            None => "not recovered".to_owned(),
-        })
+        worst_recovery(&report.rto_ms, kind).map_or_else(
+            || "–".to_owned(),
+            |value| match value {
+                Some(ms) => format!("{ms:.0} ms"),
+                None => "not recovered".to_owned(),
+            },
+        )
     };
     let cards = [
         ("RTO, writes, worst edge", rto(|edge| edge.write)),
@@ -117,9 +120,8 @@ pub(super) fn timelines(report: &RunReport) -> String {
         series(report, |point| answered(point).then_some(point.p50_ms)),
     ));
     if !report.marks.is_empty() {
-        let rows = report.marks.iter().map(|mark| {
-            vec![format!("{:.2}", mark.at_s), escape(&mark.kind), escape(&mark.text)]
-        });
+        let rows =
+            report.marks.iter().map(|mark| vec![format!("{:.2}", mark.at_s), escape(&mark.kind), escape(&mark.text)]);
         let _ = write!(
             html,
             "<details><summary>What happened when</summary>{}</details>",

@@ -33,7 +33,8 @@ fn report() -> RunReport {
     let mut report: RunReport = serde_json::from_value(value).unwrap();
     report.rto_ms.insert("london".into(), ReadWrite { read: Some(120.0), write: None });
     report.rto_phases_ms.insert("london".into(), Phases { detect: 1500.0, total: 1500.0, ..Phases::default() });
-    let point = |second, writes_ok| SecondPoint { second, writes: 10, writes_ok, p99_ms: 20.0, ..SecondPoint::default() };
+    let point =
+        |second, writes_ok| SecondPoint { second, writes: 10, writes_ok, p99_ms: 20.0, ..SecondPoint::default() };
     report.timeline.insert("london".into(), vec![point(0, 10), point(1, 0), point(2, 10)]);
     report.marks.push(Mark { at_s: 8.0, kind: "fault".into(), text: "a is lost & gone".into() });
     report.rpo.lost = (0..25)
