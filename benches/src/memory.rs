@@ -32,7 +32,7 @@ pub(crate) async fn measure(binary: &Path) -> anyhow::Result<Vec<Figure>> {
     ready(&client, &address).await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let idle = by_role(&testbed)?;
-    let body = serde_json::json!({ "rate_per_s": 600.0, "seconds": LOAD_SECONDS });
+    let body = serde_json::json!({ "workload": { "rate_per_s": 600.0 }, "seconds": LOAD_SECONDS + 5 });
     let started: serde_json::Value = client.post(&address, "/v1/traffic", &body, Duration::from_secs(10)).await?;
     anyhow::ensure!(!started.is_null(), "no traffic");
     tokio::time::sleep(Duration::from_secs(LOAD_SECONDS)).await;

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::evidence::{Subject, gather};
+use crate::evidence::{Subject, VisibilityWatch, gather};
 use crate::ledger::{Edge, Ledger, LedgerFile};
 use crate::oracle::judge;
 use crate::users::{Cast, Finished, Origin, play_edge};
@@ -54,6 +54,7 @@ pub(crate) struct Run {
     regions: Vec<RegionTarget>,
     cast: Arc<Cast>,
     stop: CancellationToken,
+    watch: Arc<VisibilityWatch>,
     phase: Mutex<Phase>,
 }
 
@@ -109,8 +110,14 @@ impl Run {
             regions: request.regions,
             cast: Arc::clone(&cast),
             stop: closing.child_token(),
+            watch: Arc::default(),
             phase: Mutex::new(Phase::Sending),
         });
+        let watched = closing.child_token();
+        for region in &run.regions {
+            let watch = Arc::clone(&run.watch);
+            tracker.spawn(watch.run(run.client.clone(), run.token.clone(), region.clone(), watched.clone()));
+        }
         let (out, finished) = mpsc::channel(LEDGER_QUEUE_MAX);
         for edge in 0..cast.edges().len() {
             let stream = cast.stream(edge, request.warm_up_s, Some(request.duration_s));
@@ -120,6 +127,7 @@ impl Run {
         let recorded = Arc::clone(&run);
         tracker.spawn(async move {
             let ledger = record(ledger, finished, file).await;
+            watched.cancel();
             recorded.set(Phase::Sent(Arc::new(ledger)));
         });
         run
@@ -181,6 +189,7 @@ impl Run {
             run: self.cast.run().clone(),
             mode: last_mode.unwrap_or(circumstances.start_mode),
             settle: Duration::from_secs_f64(circumstances.settle_s.clamp(0.0, 3600.0)),
+            watch: Arc::clone(&self.watch),
         };
         let evidence = gather(&subject, &ledger).await;
         let judged = Arc::clone(&ledger);

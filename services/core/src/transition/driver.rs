@@ -156,6 +156,11 @@ impl TransitionDriver {
                     // The next transition has begun; each region knows by itself what it may keep.
                     return Check::Holds;
                 }
+                if !current.frozen_homes.is_empty() {
+                    // Regions purge by themselves once the frozen home is back. Nobody knows when: it is no part of this
+                    // transition, or no other change could be driven until then.
+                    return Check::Holds;
+                }
                 let generation = current.dataset_generation;
                 let behind = |region: &&RegionId| {
                     observations.regions.get(region).is_none_or(|seen| seen.purged_generation < generation)

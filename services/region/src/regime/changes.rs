@@ -47,17 +47,19 @@ impl Changes {
     pub(super) fn witness(&self, id: Uuid, kind: &str, name: &str, trace: Option<TraceContext>) {
         let text = id.to_string();
         let known = self.region.changes().into_iter().find(|known| known.id == text);
+        if known.as_ref().is_some_and(|known| known.milestones.iter().any(|milestone| milestone.name == name)) {
+            return;
+        }
+        // Whoever drives a change ends its record; one that this region only saw ends with what it saw.
+        let drives = known.is_some();
         let mut record = match known {
             Some(status) => Record { region: Arc::clone(&self.region), status },
             None => self.begin(id, kind, "as seen by a region that took part".to_owned(), trace),
         };
-        if record.status.milestones.iter().any(|milestone| milestone.name == name) {
-            return;
-        }
         record.mark(name);
-        if record.status.state == ChangeState::Running && name == "activated" {
+        if !drives {
             let regime = self.region.regime();
-            record.status.to = self.name(regime.primary);
+            record.expect(regime.primary, None);
             record.finish(ChangeState::Done, regime.epoch, None);
         }
     }

@@ -22,6 +22,8 @@ use super::messages::{CHAIN_PATH, ChainAnswer, ChainRequest, POSITION_PATH, TOP_
 const STRAGGLERS: Duration = Duration::from_millis(400);
 /// How long the candidate may take to complete the old primary's timeline.
 const TOP_UP_DEADLINE: Duration = Duration::from_secs(5);
+/// How often the fence is tried against others who propose at the same time.
+const FENCE_TRIES: u32 = 6;
 /// How long a whole failover may take before it is given up.
 const FAILOVER_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -93,12 +95,7 @@ async fn drive(
     let promised = role.region.peers.states().values().filter_map(|peer| peer.report.as_ref().map(|r| r.promised)).max();
     let fence = current.epoch.next().max(role.region.promised()).max(promised.unwrap_or_default());
     let intent = Intent::Fence { expected: current.epoch, fence };
-    let mut attempt = Attempt::begin(role, Ballot::GENESIS, intent).await.map_err(ChangeError::from)?;
-    match attempt.next().await {
-        Some(Progress::Fenced) => {}
-        Some(Progress::Done(outcome)) => return Err(lost(role, outcome).await.into()),
-        _ => return Err(ChangeError::NoMajority.into()),
-    }
+    let mut attempt = fenced_attempt(role, intent).await?;
     await_stragglers(role, &mut attempt, &current).await;
     record.mark("fenced");
 
@@ -136,6 +133,25 @@ async fn drive(
             next => progress = next,
         }
     }
+}
+
+/// An attempt whose fence stands. A voter that has promised a higher ballot to somebody (a read of the register is
+/// enough) names it, and the next attempt goes above it: a failover must not end because a region has just started.
+async fn fenced_attempt(role: &Arc<RegimeRole>, intent: Intent) -> Result<Attempt, FailoverError> {
+    let mut above = Ballot::GENESIS;
+    for attempt_number in 1..=FENCE_TRIES {
+        let mut attempt = Attempt::begin(role, above, intent.clone()).await.map_err(ChangeError::from)?;
+        match attempt.next().await {
+            Some(Progress::Fenced) => return Ok(attempt),
+            Some(Progress::Done(Outcome::Preempted { by })) => above = by,
+            Some(Progress::Done(outcome)) => return Err(lost(role, outcome).await.into()),
+            _ => return Err(ChangeError::NoMajority.into()),
+        }
+        // Two regions that try at the same time must not preempt each other for ever.
+        let most = 50 * u64::from(attempt_number);
+        tokio::time::sleep(Duration::from_millis(role.region.random_below(most))).await;
+    }
+    Err(ChangeError::Contended.into())
 }
 
 /// What the end of an attempt that did not win means.

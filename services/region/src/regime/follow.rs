@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use longhaul_core::ids::Epoch;
 use longhaul_core::regime::{ChangeKind, Mode, Regime, Stage};
 use longhaul_core::register::Intent;
 use longhaul_core::transition::{purgeable_homes, rollback};
+
+use uuid::Uuid;
 
 use super::RegimeRole;
 use super::participant::SharedRole;
@@ -35,7 +36,7 @@ pub(super) async fn run(role: SharedRole) {
         () = region.shutdown.cancelled() => return,
         () = begin => {}
     }
-    let mut rollback_at: Option<(Epoch, tokio::time::Instant)> = None;
+    let mut rollback_at: Option<(Uuid, tokio::time::Instant)> = None;
     loop {
         let regime = regimes.borrow_and_update().clone();
         tokio::select! {
@@ -43,8 +44,10 @@ pub(super) async fn run(role: SharedRole) {
             () = region.shutdown.cancelled() => return,
             () = obey(&role, &regime) => {}
         }
-        if rollback_at.is_none_or(|(epoch, _)| epoch != regime.epoch) {
-            rollback_at = deadline(&role, &regime).map(|at| (regime.epoch, at));
+        // Once per transition, not per stage: the deadline is that of the whole.
+        let under_way = regime.transition.as_ref().map(|transition| transition.id);
+        if rollback_at.map(|(id, _)| id) != under_way {
+            rollback_at = deadline(&role, &regime).zip(under_way).map(|(at, id)| (id, at));
         }
         let overdue = async {
             match rollback_at {
@@ -62,7 +65,7 @@ pub(super) async fn run(role: SharedRole) {
             }
             () = overdue => {
                 let again = tokio::time::Instant::now() + ROLLBACK_STAGGER;
-                rollback_at = Some((regime.epoch, again));
+                rollback_at = under_way.map(|id| (id, again));
                 roll_back(&role, &regime).await;
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use longhaul_core::ids::RegionId;
+use longhaul_core::ids::{Epoch, RegionId};
 use longhaul_core::regime::{Durability, MemberState, Regime};
 use longhaul_core::replication::Positions;
 use longhaul_core::transition::{Author, activate_member, reassert, rejoin_member, set_in_sync};
@@ -27,6 +27,7 @@ pub(super) async fn run(role: SharedRole) {
     let region = Arc::clone(&role.region);
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut unkept = UnkeptPromise::default();
     loop {
         tokio::select! {
             biased;
@@ -34,10 +35,12 @@ pub(super) async fn run(role: SharedRole) {
             _ = tick.tick() => {}
         }
         let regime = region.regime();
+        let patience_ns = 2_000_000 * region.config.timings.vote_deadline_ms;
+        let overdue = unkept.is_overdue(&regime, region.promised(), patience_ns, region.clock.boot_ns());
         if regime.transition.is_some() {
             continue;
         }
-        let work = look(&role, &regime);
+        let work = look(&role, &regime, overdue);
         tokio::select! {
             biased;
             () = region.shutdown.cancelled() => return,
@@ -50,7 +53,31 @@ pub(super) async fn run(role: SharedRole) {
     }
 }
 
-async fn look(role: &SharedRole, regime: &Regime) -> Result<(), super::attempt::ChangeError> {
+/// An epoch that this region's voter has promised and that nobody has completed.
+#[derive(Debug, Default)]
+struct UnkeptPromise {
+    /// The regime that was in force, the promise, and since when.
+    since: Option<(Epoch, Epoch, u64)>,
+}
+
+impl UnkeptPromise {
+    /// Whether the promise has stood for longer than whoever asked for it needs. Every change of the regime promises
+    /// before it is chosen; whoever reasserts the old regime in between takes the epoch away from it.
+    fn is_overdue(&mut self, regime: &Regime, promised: Epoch, patience_ns: u64, now_ns: u64) -> bool {
+        if promised <= regime.epoch {
+            self.since = None;
+            return false;
+        }
+        let since = match self.since {
+            Some((epoch, before, since)) if (epoch, before) == (regime.epoch, promised) => since,
+            _ => now_ns,
+        };
+        self.since = Some((regime.epoch, promised, since));
+        now_ns.saturating_sub(since) >= patience_ns
+    }
+}
+
+async fn look(role: &SharedRole, regime: &Regime, promise_overdue: bool) -> Result<(), super::attempt::ChangeError> {
     let me = role.region.id();
     let next = match role.region.own_log() {
         OwnLog::Foreign { timeline, .. } if regime.timeline_of(me) == Some(timeline) => {
@@ -62,7 +89,7 @@ async fn look(role: &SharedRole, regime: &Regime) -> Result<(), super::attempt::
         _ if regime.is_primary(me) && regime.durability == Durability::Sync => in_sync(role, regime),
         // A promise fences streams in every mode. If whoever asked for it is gone, and there is no primary that would
         // notice, the promised epoch has to be completed by somebody.
-        _ if regime.primary.is_none() && role.region.promised() > regime.epoch => {
+        _ if regime.primary.is_none() && promise_overdue => {
             let author = author(role, "completes an epoch that was promised to an attempt that came to nothing");
             Some(reassert(regime, role.region.promised(), &author))
         }

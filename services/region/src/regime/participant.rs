@@ -127,30 +127,18 @@ impl RegimeRole {
     }
 
     /// This region's copy of a home's records.
-    pub(super) async fn home_copy(&self, home: RegionId) -> Result<HomeCopy, PartError> {
-        // The digest may be of a later moment than the vector, never of an earlier one: read the vector first, and
-        // again afterwards, and take the copy only if nothing happened in between.
-        loop {
-            let before = self.region.positions();
-            let loaded = self.region.store.load().await?;
-            let digests: Vec<_> = loaded.digests.iter().filter(|((owner, _), _)| *owner == home).collect();
-            let after = self.region.positions();
-            if before != after {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-                continue;
-            }
-            let count = digests.iter().map(|(_, digest)| digest.rows).sum();
-            let mut bytes = Vec::new();
-            for ((_, bucket), digest) in digests.into_iter().filter(|(_, digest)| digest.rows > 0) {
-                bytes.extend_from_slice(&bucket.to_be_bytes());
-                bytes.extend_from_slice(&digest.sum.to_be_bytes());
-            }
-            return Ok(HomeCopy {
-                epoch: self.region.regime().epoch,
-                vector: visible_vector(&after),
-                count,
-                digest: bytes,
-            });
+    pub(super) fn home_copy(&self, home: RegionId) -> HomeCopy {
+        // The regime first: the copy may be of a later moment than it says, never of an earlier one.
+        let epoch = self.region.regime().epoch;
+        // Vector and digest as the writer published them, together. Read apart, from the store and from the positions,
+        // they may be of two commits: equal vectors with unequal digests, which says that the regions have diverged.
+        let published = self.region.digests();
+        let digest = published.homes.get(&home).copied().unwrap_or_default();
+        HomeCopy {
+            epoch,
+            vector: visible_vector(&published.positions),
+            count: digest.rows,
+            digest: digest.sum.to_be_bytes().to_vec(),
         }
     }
 

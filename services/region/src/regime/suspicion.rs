@@ -63,9 +63,13 @@ pub(super) async fn run(role: Arc<RegimeRole>) {
                 allow_data_loss: false,
                 id: region.random_uuid(),
             };
-            if let Err(error) = fail_over(&role, command).await {
-                tracing::warn!(%error, "the failover came to nothing");
-                tokio::time::sleep(REST).await;
+            match fail_over(&role, command).await {
+                // Noted here: by the time that this task looks, another change may have followed.
+                Ok(_) => detector.failed_over(region.clock.boot_ns()),
+                Err(error) => {
+                    tracing::warn!(%error, "the failover came to nothing");
+                    tokio::time::sleep(REST).await;
+                }
             }
         }
     }

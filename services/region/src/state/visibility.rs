@@ -59,9 +59,10 @@ impl Visibility {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner).entries.clear();
     }
 
-    /// Entries after the first `after` ones.
+    /// Entries after the first `after` ones. A `next` below `after` says that the count began anew (a restart).
     pub fn page(&self, after: u64) -> VisibilityPage {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = after.min(ring.added);
         let first = ring.added - ring.entries.len() as u64;
         let skip = after.saturating_sub(first) as usize;
         let visible: Vec<_> =
@@ -87,6 +88,7 @@ mod tests {
         let second = visibility.page(first.next);
         assert_eq!(second.visible.first(), Some(&(ids[4].to_string(), 2)));
         assert_eq!(second.next, 10);
+        assert_eq!(visibility.page(5000).next, 10, "the reader learns that it is ahead");
     }
 
     #[test]

@@ -1,9 +1,17 @@
-//! Three regions in one process, over real sockets on loopback.
+//! Regions in one process, over real sockets on loopback.
 
 mod active_active;
 mod active_passive;
+mod durability;
+mod failover;
 mod failures;
 mod inputs;
+mod isolation;
 mod links;
+mod refusals;
+mod steering;
+mod switchover;
 mod throughput;
+mod traffic;
+mod transitions;
 mod world;

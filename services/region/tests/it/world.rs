@@ -26,19 +26,43 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) const NAMES: [&str; 3] = ["eu-west", "us-east", "ap-south"];
+pub(crate) const NAMES: [&str; 5] = ["eu-west", "us-east", "ap-south", "sa-east", "af-south"];
 const PATIENCE: Duration = Duration::from_secs(20);
-const REQUEST: Duration = Duration::from_secs(10);
+pub(crate) const REQUEST: Duration = Duration::from_secs(10);
+
+/// How the request that opens a replication stream begins on the connection.
+const STREAM_REQUEST: &[u8] = b"GET /internal/v1/replicate";
+
+/// What the tests do to an open connection.
+#[derive(Default)]
+struct Connection {
+    cut: AtomicBool,
+    /// It became a replication stream.
+    stream: AtomicBool,
+}
 
 /// Connections that end when their link is cut.
 struct CutIo {
     inner: BoxIo,
-    cut: Arc<AtomicBool>,
+    connection: Arc<Connection>,
+    from: usize,
+    links: Arc<Mutex<Links>>,
 }
 
 impl CutIo {
     fn check(&self) -> io::Result<()> {
-        if self.cut.load(Ordering::SeqCst) { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
+        if self.connection.cut.load(Ordering::SeqCst) { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
+    }
+
+    /// Streams are not opened from a region that is to get no operations.
+    fn check_stream(&self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.starts_with(STREAM_REQUEST) {
+            self.connection.stream.store(true, Ordering::SeqCst);
+            if self.links.lock().unwrap().starved.contains(&self.from) {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -52,6 +76,7 @@ impl AsyncRead for CutIo {
 impl AsyncWrite for CutIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check()?;
+        self.check_stream(buf)?;
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -67,7 +92,9 @@ impl AsyncWrite for CutIo {
 #[derive(Default)]
 struct Links {
     cut: BTreeSet<(usize, String)>,
-    open: BTreeMap<(usize, String), Vec<Arc<AtomicBool>>>,
+    open: BTreeMap<(usize, String), Vec<Arc<Connection>>>,
+    /// Regions that pull operations from nobody; everything else goes through.
+    starved: BTreeSet<usize>,
 }
 
 struct RegionNet {
@@ -83,9 +110,10 @@ impl Net for RegionNet {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
             let inner = TokioNet.connect(address).await?;
-            let cut = Arc::new(AtomicBool::new(false));
-            self.links.lock().unwrap().open.entry(place).or_default().push(Arc::clone(&cut));
-            Ok(Box::new(CutIo { inner, cut }) as BoxIo)
+            let connection = Arc::new(Connection::default());
+            self.links.lock().unwrap().open.entry(place).or_default().push(Arc::clone(&connection));
+            let (from, links) = (self.from, Arc::clone(&self.links));
+            Ok(Box::new(CutIo { inner, connection, from, links }) as BoxIo)
         })
     }
 
@@ -144,12 +172,22 @@ impl World {
 
     /// Starts three regions and waits until each is ready and may write as far as its own log is concerned.
     pub(crate) async fn start(mode: Mode, durability: Durability, tune: impl Fn(&mut RegionConfig)) -> Self {
+        Self::start_with(3, mode, durability, tune).await
+    }
+
+    /// The same with another number of regions.
+    pub(crate) async fn start_with(
+        count: usize,
+        mode: Mode,
+        durability: Durability,
+        tune: impl Fn(&mut RegionConfig),
+    ) -> Self {
         let mut listeners = Vec::new();
-        for _ in NAMES {
+        for _ in 0..count {
             listeners.push(TokioNet.bind("127.0.0.1:0").await.unwrap());
         }
         let addresses: Vec<String> = listeners.iter().map(|l| l.address().unwrap().to_string()).collect();
-        let ids = || (0..NAMES.len()).map(|n| RegionId(n as u16 + 1));
+        let ids = || (0..count).map(|n| RegionId(n as u16 + 1));
         let regions: BTreeMap<_, _> = ids().zip(NAMES.iter().map(|name| LocationName::new(*name).unwrap())).collect();
         let configs: Vec<RegionConfig> = ids()
             .map(|region| {
@@ -177,7 +215,7 @@ impl World {
             .collect();
         let mut world = Self {
             addresses,
-            stores: NAMES.iter().map(|_| MemoryStore::new()).collect(),
+            stores: (0..count).map(|_| MemoryStore::new()).collect(),
             running: configs.iter().map(|_| None).collect(),
             configs,
             links: Arc::default(),
@@ -187,7 +225,7 @@ impl World {
         for (n, listener) in listeners.into_iter().enumerate() {
             world.launch(n, listener);
         }
-        for n in 0..NAMES.len() {
+        for n in 0..count {
             world
                 .until(
                     |world| async move { world.status(n).await.is_some_and(|s| s.ready && s.trouble.is_none()) },
@@ -241,7 +279,7 @@ impl World {
         let mut links = self.links.lock().unwrap();
         for place in [(a, self.addresses[b].clone()), (b, self.addresses[a].clone())] {
             for open in links.open.remove(&place).unwrap_or_default() {
-                open.store(true, Ordering::SeqCst);
+                open.cut.store(true, Ordering::SeqCst);
             }
             links.cut.insert(place);
         }
@@ -254,7 +292,28 @@ impl World {
     }
 
     pub(crate) fn isolate(&self, n: usize) {
-        (0..NAMES.len()).filter(|other| *other != n).for_each(|other| self.cut(n, other));
+        (0..self.count()).filter(|other| *other != n).for_each(|other| self.cut(n, other));
+    }
+
+    /// How many regions there are.
+    pub(crate) fn count(&self) -> usize {
+        self.addresses.len()
+    }
+
+    /// From here on the region gets no operations from anybody, although everybody reaches it and hears it.
+    pub(crate) fn starve(&self, n: usize) {
+        let mut links = self.links.lock().unwrap();
+        links.starved.insert(n);
+        for (_, open) in links.open.iter().filter(|((from, _), _)| *from == n) {
+            for connection in open.iter().filter(|connection| connection.stream.load(Ordering::SeqCst)) {
+                connection.cut.store(true, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Ends [`World::starve`].
+    pub(crate) fn feed(&self, n: usize) {
+        self.links.lock().unwrap().starved.remove(&n);
     }
 
     pub(crate) fn heal_all(&self) {
@@ -272,7 +331,7 @@ impl World {
             }
         };
         if tokio::time::timeout(PATIENCE, wait).await.is_err() {
-            for n in 0..NAMES.len() {
+            for n in 0..self.count() {
                 eprintln!("{n}: {:?}", self.status(n).await);
             }
             panic!("not within {PATIENCE:?}: {what}");

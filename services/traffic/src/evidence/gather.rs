@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::convergence::Snapshots;
 use super::pages::{Witness, shows};
-use super::{Evidence, Final, Foreign, RegionEvidence};
+use super::{Evidence, Final, Foreign, RegionEvidence, VisibilityWatch};
 use crate::canary::RunKey;
 use crate::ledger::Ledger;
 use crate::workload::Slot;
@@ -46,6 +46,8 @@ pub struct Subject {
     pub mode: Mode,
     /// How long the regions may take to converge.
     pub settle: Duration,
+    /// What was seen while traffic flowed.
+    pub watch: Arc<VisibilityWatch>,
 }
 
 /// Waits for convergence and reads everything. Regions that do not answer are named, not waited for beyond `settle`.
@@ -108,7 +110,12 @@ async fn testify(
     let operations = witness.operations(ours).await?;
     let conflicts = witness.conflicts(ours).await?;
     let quarantine = witness.quarantine(ours).await?;
-    let visible = witness.visibility(ours).await?;
+    let mut visible = subject.watch.seen(name);
+    visible.retain(|op_id, _| ours.contains(op_id));
+    for (op_id, boot_ns) in witness.visibility(ours).await? {
+        visible.entry(op_id).or_insert(boot_ns);
+    }
+    let visible = visible.into_iter().collect();
     let records = records(subject, ledger, witness).await?;
     let mut swept = Vec::new();
     if subject.mode == Mode::RegionalIsolation {

@@ -6,6 +6,7 @@
 mod convergence;
 mod gather;
 mod pages;
+mod watch;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 pub use convergence::{Snapshots, is_converged};
 pub use gather::{Subject, gather};
+pub use watch::VisibilityWatch;
 
 use crate::value::Observed;
 

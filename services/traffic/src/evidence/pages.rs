@@ -151,14 +151,20 @@ impl Witness {
         let mut found = Vec::new();
         let mut after = 0;
         loop {
-            let page: VisibilityPage = self.get(&format!("{VISIBILITY_PATH}?after={after}")).await?;
-            let samples = page.visible.iter().filter_map(|(id, boot_ns)| Some((Uuid::parse_str(id).ok()?, *boot_ns)));
-            found.extend(samples.filter(|(op_id, _)| ours.contains(op_id)));
-            if page.visible.is_empty() || page.next <= after {
+            let (samples, next) = self.visibility_page(after).await?;
+            if samples.is_empty() || next <= after {
                 return Ok(found);
             }
-            after = page.next;
+            found.extend(samples.into_iter().filter(|(op_id, _)| ours.contains(op_id)));
+            after = next;
         }
+    }
+
+    /// One page of moments after a place, and the place to go on from.
+    pub(super) async fn visibility_page(&self, after: u64) -> Result<(Vec<(Uuid, u64)>, u64), CallError> {
+        let page: VisibilityPage = self.get(&format!("{VISIBILITY_PATH}?after={after}")).await?;
+        let samples = page.visible.iter().filter_map(|(id, boot_ns)| Some((Uuid::parse_str(id).ok()?, *boot_ns)));
+        Ok((samples.collect(), page.next))
     }
 
     /// A record, as any client may read it.

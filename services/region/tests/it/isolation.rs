@@ -1,0 +1,219 @@
+//! Into regional isolation and out of it.
+
+use std::time::Duration;
+
+use longhaul_core::error_code::ErrorCode;
+use longhaul_core::regime::{ChangeKind, Durability, Mode};
+use longhaul_http::wire::regime::ChangeState;
+
+use crate::steering::{milestone, mode, primary};
+use crate::traffic::{Entry, Ledger, Traffic, digest};
+use crate::world::{NAMES, World};
+
+const AA: Mode = Mode::ActiveActive;
+const AP: Mode = Mode::ActivePassive;
+const ISOLATION: Mode = Mode::RegionalIsolation;
+/// What users are told while homes close, and afterwards elsewhere than at home.
+const TO_HOME: [ErrorCode; 3] = [ErrorCode::WrongHome, ErrorCode::Switching, ErrorCode::NotPrimary];
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// No byte of what the users wrote is anywhere but at its home.
+async fn nothing_is_away_from_home(world: &World, ledger: &Ledger) {
+    for n in 0..world.count() {
+        let foreign: Vec<String> = ledger
+            .acknowledged()
+            .filter(|entry| entry.home != n)
+            .filter_map(|entry| entry.value.as_ref())
+            .map(|value| value.trim_matches('"').to_owned())
+            .collect();
+        assert!(!foreign.is_empty());
+        let found = world.sweep(n, &foreign).await;
+        assert!(found.is_empty(), "{} of other homes found in {}, first {:?}", found.len(), NAMES[n], found[0]);
+        let rows = digest(world, n).await.unwrap().rows;
+        assert!(rows.keys().eq([NAMES[n]]), "{rows:?}");
+    }
+}
+
+/// In isolation only the home answers, and it says everything.
+async fn only_the_home_serves(world: &World) {
+    for n in 0..world.count() {
+        let path = format!("/v1/records/{}/mine", NAMES[n]);
+        world.put(n, &path, &[], "1").await.ok();
+        let other = (n + 1) % world.count();
+        for refused in [world.put(other, &path, &[], "2").await, world.get(other, &path, &[]).await] {
+            let problem = refused.problem();
+            assert_eq!((problem.code, problem.home.as_deref()), (ErrorCode::WrongHome, Some(NAMES[n])));
+        }
+        world.shows(n, &path, "1").await;
+    }
+}
+
+async fn into_isolation(mode_before: Mode, durability: Durability) {
+    let world = World::start(mode_before, durability, |_| {}).await;
+    let traffic = Traffic::start(&world);
+    traffic.flows(&world, 100).await;
+    let change = world.switch(0, mode(ISOLATION)).await;
+    let moments = ["certified", "flipped", "purged"].map(|name| milestone(&change, name));
+    assert!(moments.iter().all(Option::is_some) && moments.is_sorted(), "purged before certified: {change:?}");
+    for home in 0..3 {
+        let at_home = |entry: &Entry| entry.by().is_some_and(|(by, epoch)| by == home && epoch >= change.epoch_to);
+        traffic.flows_where(&world, 20, at_home).await;
+    }
+    let ledger = traffic.end().await;
+    ledger.only_refused_with(&TO_HOME);
+    ledger.reads_were_right();
+    for home in 0..3 {
+        let pause = ledger.pause(|entry| entry.home == home);
+        assert!(pause < PAUSE, "writes of {} paused for {pause:?}", NAMES[home]);
+    }
+    for entry in ledger.acknowledged() {
+        let (by, epoch) = entry.by().unwrap();
+        assert!(epoch < change.epoch_to || by == entry.home, "written away from home: {entry:?}");
+    }
+    ledger.holds_at_home(&world).await;
+    nothing_is_away_from_home(&world, &ledger).await;
+    only_the_home_serves(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn active_active_becomes_isolation_and_only_homes_hold_their_records() {
+    into_isolation(AA, Durability::Local).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn active_passive_becomes_isolation_and_only_homes_hold_their_records() {
+    into_isolation(AP, Durability::Local).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn semi_active_passive_becomes_isolation_under_steady_writes() {
+    into_isolation(AP, Durability::Semi(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn isolation_becomes_active_active_and_every_region_holds_everything() {
+    let world = World::start(ISOLATION, Durability::Local, |_| {}).await;
+    let traffic = Traffic::start(&world);
+    traffic.flows(&world, 100).await;
+    let change = world.switch(0, mode(AA)).await;
+    assert!(milestone(&change, "merged") < milestone(&change, "flipped"), "{change:?}");
+    let foreign = |entry: &Entry| {
+        entry.by().is_some_and(|(by, epoch)| by != entry.home && epoch >= change.epoch_to)
+    };
+    traffic.flows_where(&world, 60, foreign).await;
+    let ledger = traffic.end().await;
+    ledger.only_refused_with(&TO_HOME);
+    ledger.reads_were_right();
+    for home in 0..3 {
+        let pause = ledger.pause(|entry| entry.home == home);
+        assert!(pause < PAUSE, "writes of {} paused for {pause:?}", NAMES[home]);
+    }
+    ledger.holds_everywhere(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn isolation_becomes_active_passive_and_the_primary_holds_everything() {
+    let world = World::start(ISOLATION, Durability::Local, |_| {}).await;
+    let traffic = Traffic::start(&world);
+    traffic.flows(&world, 100).await;
+    let change = world.switch(0, primary(1, Durability::Semi(1))).await;
+    let by_primary = |entry: &Entry| entry.by().is_some_and(|(by, epoch)| by == 1 && epoch >= change.epoch_to);
+    traffic.flows_where(&world, 60, by_primary).await;
+    let ledger = traffic.end().await;
+    ledger.only_refused_with(&TO_HOME);
+    ledger.reads_were_right();
+    let pause = ledger.pause(|_| true);
+    assert!(pause < PAUSE, "writes paused for {pause:?}");
+    ledger.holds_everywhere(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_round_trip_through_isolation_loses_and_resurrects_nothing() {
+    let world = World::start(AA, Durability::Local, |_| {}).await;
+    let traffic = Traffic::start(&world);
+    traffic.flows(&world, 100).await;
+    // Deleted before, and deleted at home while the others hold nothing of it: neither may come back.
+    let (before, meanwhile) = ("/v1/records/us-east/deleted-before", "/v1/records/us-east/deleted-meanwhile");
+    for path in [before, meanwhile] {
+        world.put(0, path, &[], "1").await.ok();
+        world.shows(2, path, "1").await;
+    }
+    world.delete(0, before, &[]).await.ok();
+    for round in 0..2 {
+        let change = world.switch(0, mode(ISOLATION)).await;
+        traffic.flows_where(&world, 60, |entry| entry.by().is_some_and(|(_, epoch)| epoch >= change.epoch_to)).await;
+        if round == 0 {
+            world.delete(1, meanwhile, &[]).await.ok();
+        }
+        let change = world.switch(0, mode(AA)).await;
+        traffic.flows_where(&world, 60, |entry| entry.by().is_some_and(|(_, epoch)| epoch >= change.epoch_to)).await;
+    }
+    let ledger = traffic.end().await;
+    ledger.only_refused_with(&TO_HOME);
+    ledger.reads_were_right();
+    ledger.holds_everywhere(&world).await;
+    for n in 0..3 {
+        for path in [before, meanwhile] {
+            assert_eq!(world.get(n, path, &[]).await.status, 404, "{path} came back in {}", NAMES[n]);
+        }
+    }
+}
+
+/// A world in which the home us-east lacks what others wrote of its records, with isolation under way.
+async fn isolation_while_the_home_lacks_records(deadline_ms: u64) -> (World, String) {
+    let world = World::start(AA, Durability::Local, |config| config.timings.transition_deadline_ms = deadline_ms).await;
+    world.starve(1);
+    for i in 0..20 {
+        world.put(0, &format!("/v1/records/us-east/k{i}"), &[], &format!("\"canary-{i}\"")).await.ok();
+    }
+    world.shows(2, "/v1/records/us-east/k19", "\"canary-19\"").await;
+    let (at, change) = world.begin_transition(0, mode(ISOLATION), false).await;
+    assert_eq!(at, 0);
+    world.reaches(0, &change, "drained").await;
+    (world, change)
+}
+
+async fn every_copy_is_kept(world: &World) {
+    for n in [0, 2] {
+        for i in 0..20 {
+            world.shows(n, &format!("/v1/records/us-east/k{i}"), &format!("\"canary-{i}\"")).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_purged_before_the_home_has_everything() {
+    let (world, change) = isolation_while_the_home_lacks_records(15_000).await;
+    // It waits: the copies are all there is.
+    every_copy_is_kept(&world).await;
+    assert!(world.changes(0).await.iter().any(|known| known.id == change && known.state == ChangeState::Running));
+    world.feed(1);
+    let change = world.end_of(0, &change).await;
+    assert_eq!(change.state, ChangeState::Done, "{change:?}");
+    for i in 0..20 {
+        world.shows(1, &format!("/v1/records/us-east/k{i}"), &format!("\"canary-{i}\"")).await;
+    }
+    let canaries: Vec<String> = (0..20).map(|i| format!("canary-{i}")).collect();
+    for n in [0, 2] {
+        assert_eq!(world.sweep(n, &canaries).await, [], "in {}", NAMES[n]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn isolation_is_rolled_back_and_nothing_is_purged_while_the_home_is_cut_off() {
+    let (world, change) = isolation_while_the_home_lacks_records(1500).await;
+    world.isolate(1);
+    let change = world.end_of(0, &change).await;
+    assert_eq!(change.state, ChangeState::Aborted, "{change:?}");
+    every_copy_is_kept(&world).await;
+    let regime = world.regime_becomes(2, |r| r.transition.is_none(), "the others hear of it").await;
+    assert_eq!((regime.mode, regime.change.kind), (AA, ChangeKind::TransitionAborted));
+    // Everybody writes everything again.
+    world.put(2, "/v1/records/us-east/again", &[], "1").await.ok();
+    world.feed(1);
+    world.heal_all();
+    world.shows(1, "/v1/records/us-east/again", "1").await;
+    for i in 0..20 {
+        world.shows(1, &format!("/v1/records/us-east/k{i}"), &format!("\"canary-{i}\"")).await;
+    }
+}
