@@ -65,6 +65,8 @@ pub struct Detector {
     /// Since when a majority suspects the primary of this epoch.
     majority_since: Option<(Epoch, u64)>,
     failovers: Vec<u64>,
+    suspect_after_ns: u64,
+    dwell_ns: u64,
 }
 
 impl Detector {
@@ -77,7 +79,17 @@ impl Detector {
             reports: BTreeMap::new(),
             majority_since: None,
             failovers: Vec::new(),
+            suspect_after_ns: nanos(limits::SUSPECT_AFTER),
+            dwell_ns: nanos(limits::FAILOVER_DWELL),
         }
+    }
+
+    /// The same with other times than [`limits::SUSPECT_AFTER`] and [`limits::FAILOVER_DWELL`].
+    #[must_use]
+    pub fn with_times(mut self, suspect_after: Duration, dwell: Duration) -> Self {
+        self.suspect_after_ns = nanos(suspect_after);
+        self.dwell_ns = nanos(dwell);
+        self
     }
 
     /// A heartbeat of a peer arrived directly from it, with its report. What is reported out of order is kept by the
@@ -112,20 +124,20 @@ impl Detector {
         primary != self.me
             && self.reports.get(&primary).is_some_and(|heard| {
                 let unheard = heard.report.suspects.iter().filter(|region| **region != primary).count();
-                Self::is_fresh(heard, now_boot_ns)
+                self.is_fresh(heard, now_boot_ns)
                     && heard.report.epoch == regime.epoch
                     && regime.members.len() - unheard < regime.majority()
             })
     }
 
-    fn is_fresh(heard: &Heard, now_boot_ns: u64) -> bool {
-        now_boot_ns.saturating_sub(heard.at_ns) < nanos(limits::SUSPECT_AFTER)
+    fn is_fresh(&self, heard: &Heard, now_boot_ns: u64) -> bool {
+        now_boot_ns.saturating_sub(heard.at_ns) < self.suspect_after_ns
     }
 
     /// Whether this region has not heard a peer for too long.
     pub fn suspects(&self, region: RegionId, now_boot_ns: u64) -> bool {
         let last = self.last_heard.get(&region).copied().unwrap_or(self.started_ns);
-        region != self.me && now_boot_ns.saturating_sub(last) >= nanos(limits::SUSPECT_AFTER)
+        region != self.me && now_boot_ns.saturating_sub(last) >= self.suspect_after_ns
     }
 
     /// The voters (this region included) that do not hear the primary, by fresh reports of its very epoch.
@@ -138,7 +150,7 @@ impl Detector {
                 return self.suspects(primary, now_boot_ns) || self.is_deaf(regime, primary, now_boot_ns);
             }
             self.reports.get(&region).is_some_and(|heard| {
-                Self::is_fresh(heard, now_boot_ns)
+                self.is_fresh(heard, now_boot_ns)
                     && heard.report.epoch == regime.epoch
                     && heard.report.suspects.contains(&primary)
             })
@@ -174,7 +186,7 @@ impl Detector {
     /// Until when no automatic failover is allowed, if so: [`limits::FAILOVER_DWELL`] after the last one, and at most
     /// [`limits::FAILOVERS_PER_HOUR`].
     pub fn dwell_until(&self, now_boot_ns: u64) -> Option<u64> {
-        let after_last = self.failovers.last().map(|at| at.saturating_add(nanos(limits::FAILOVER_DWELL)));
+        let after_last = self.failovers.last().map(|at| at.saturating_add(self.dwell_ns));
         let recent: Vec<u64> =
             self.failovers.iter().copied().filter(|at| now_boot_ns.saturating_sub(*at) < HOUR_NS).collect();
         let after_hour =

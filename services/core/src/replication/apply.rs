@@ -8,9 +8,10 @@ use super::frame::{Batch, Refused, RefusedCode};
 use super::{Position, Positions};
 use crate::chain;
 use crate::clock::{ClockError, RegionClock};
+use crate::gate::may_replicate;
 use crate::ids::{Dot, Epoch, RegionId, Timeline};
 use crate::operation::{Operation, OperationKind};
-use crate::regime::{MemberState, Mode, Regime, Stage};
+use crate::regime::{MemberState, Mode, Regime};
 
 /// What a replica knows when a batch arrives.
 #[derive(Debug, Clone, Copy)]
@@ -265,10 +266,10 @@ pub(super) fn check_epoch(view: &ApplyView<'_>, epoch: Epoch) -> Result<(), Refu
     Ok(())
 }
 
-/// Isolation lets data pass only while homes exchange their sets again on the way out of it.
+/// Isolation lets data pass only on the way out of it: while homes exchange their sets again, and while they drain
+/// towards one primary, which has to get their barriers.
 pub(super) fn check_open(regime: &Regime) -> Result<(), Refusal> {
-    let merging = regime.transition.as_ref().is_some_and(|transition| transition.stage == Stage::Merging);
-    if regime.mode == Mode::RegionalIsolation && !merging { Err(Refusal::Isolation) } else { Ok(()) }
+    if may_replicate(regime) { Ok(()) } else { Err(Refusal::Isolation) }
 }
 
 fn check_mode(regime: &Regime, timeline: Timeline) -> Result<(), Refusal> {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use longhaul_core::error_code::ErrorCode;
 use longhaul_core::gate::{Consistency, read_gate};
-use longhaul_core::ids::RecordKey;
+use longhaul_core::ids::{Epoch, RecordKey};
 use longhaul_core::operation::{OperationKind, TraceContext};
 use longhaul_core::record::Record;
 use longhaul_core::regime::{Mode, Regime};
@@ -145,7 +145,8 @@ fn written_headers(
 ) {
     let regime = region.regime();
     put(headers, header::ETAG, &format!("\"{}\"", answer.version));
-    served_by(region, headers, &regime);
+    // The epoch in which it was acknowledged: by now another one may be in force, with another durability.
+    served_by(region, headers, answer.epoch);
     put(headers, HeaderName::from_static(DURABILITY_PROMISED), &answer.promised.to_string());
     put(headers, HeaderName::from_static(DURABILITY_ACHIEVED), &answer.achieved.to_string());
     let mut token = clipped(token, &regime.cuts);
@@ -265,7 +266,7 @@ fn shown(
     if let Some(tag) = tag {
         put(headers, header::ETAG, &tag);
     }
-    served_by(region, headers, regime);
+    served_by(region, headers, regime.epoch);
     put_token(region, headers, &token);
     response
 }
@@ -279,9 +280,9 @@ fn clipped(token: Option<SessionToken>, cuts: &VersionVector) -> SessionToken {
     token
 }
 
-fn served_by(region: &Region, headers: &mut HeaderMap, regime: &Regime) {
+fn served_by(region: &Region, headers: &mut HeaderMap, epoch: Epoch) {
     put(headers, HeaderName::from_static(REGION), region.config.name());
-    headers.insert(HeaderName::from_static(EPOCH), HeaderValue::from(regime.epoch.0));
+    headers.insert(HeaderName::from_static(EPOCH), HeaderValue::from(epoch.0));
 }
 
 fn put_token(region: &Region, headers: &mut HeaderMap, token: &SessionToken) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhaul_core::failover::{ChainQuery, Decision, Fenced, Fetch, Flip, Inputs, Position, plan};
-use longhaul_core::ids::{Dot, RegionId};
+use longhaul_core::ids::{Dot, Epoch, RegionId};
 use longhaul_core::operation::Chain;
 use longhaul_core::regime::Regime;
 use longhaul_core::register::{Ballot, Intent, Outcome, Progress};
@@ -94,8 +94,7 @@ async fn drive(
     let current = role.region.regime();
     let promised = role.region.peers.states().values().filter_map(|peer| peer.report.as_ref().map(|r| r.promised)).max();
     let fence = current.epoch.next().max(role.region.promised()).max(promised.unwrap_or_default());
-    let intent = Intent::Fence { expected: current.epoch, fence };
-    let mut attempt = fenced_attempt(role, intent).await?;
+    let mut attempt = fenced_attempt(role, current.epoch, fence).await?;
     await_stragglers(role, &mut attempt, &current).await;
     record.mark("fenced");
 
@@ -137,11 +136,23 @@ async fn drive(
 
 /// An attempt whose fence stands. A voter that has promised a higher ballot to somebody (a read of the register is
 /// enough) names it, and the next attempt goes above it: a failover must not end because a region has just started.
-async fn fenced_attempt(role: &Arc<RegimeRole>, intent: Intent) -> Result<Attempt, FailoverError> {
+async fn fenced_attempt(role: &Arc<RegimeRole>, expected: Epoch, fence: Epoch) -> Result<Attempt, FailoverError> {
+    let intent = Intent::Fence { expected, fence };
     let mut above = Ballot::GENESIS;
     for attempt_number in 1..=FENCE_TRIES {
         let mut attempt = Attempt::begin(role, above, intent.clone()).await.map_err(ChangeError::from)?;
-        match attempt.next().await {
+        let mut regimes = role.region.watch_regime();
+        let next = tokio::select! {
+            biased;
+            // Voters that keep a lease unexpired say "later", so that an attempt on an epoch that is over would wait for
+            // as long as the new primary renews its own.
+            Ok(regime) = regimes.wait_for(|regime| regime.epoch > expected) => {
+                let (epoch, reason) = (regime.epoch.0, regime.change.reason.clone());
+                return Err(ChangeError::Overtaken { epoch, reason }.into());
+            }
+            next = attempt.next() => next,
+        };
+        match next {
             Some(Progress::Fenced) => return Ok(attempt),
             Some(Progress::Done(Outcome::Preempted { by })) => above = by,
             Some(Progress::Done(outcome)) => return Err(lost(role, outcome).await.into()),

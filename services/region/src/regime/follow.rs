@@ -100,7 +100,7 @@ async fn confirm(role: &SharedRole) {
 
 async fn obey(role: &RegimeRole, regime: &Regime) {
     let region = &role.region;
-    if let Err(error) = role.voting.adopted(regime.epoch).await {
+    if let Err(error) = role.voting.adopted(regime).await {
         tracing::warn!(%error, "the voter cannot note the regime");
     }
     let stage = regime.transition.as_ref().map(|transition| transition.stage);

@@ -176,8 +176,14 @@ async fn failover(
     };
     let driver = Arc::clone(&role);
     role.region.tracker.spawn(async move {
-        if let Err(error) = fail_over(&driver, command).await {
-            tracing::warn!(%error, "the commanded failover came to nothing");
+        tokio::select! {
+            biased;
+            () = driver.region.shutdown.cancelled() => {}
+            result = fail_over(&driver, command) => {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "the commanded failover came to nothing");
+                }
+            }
         }
     });
     Ok((StatusCode::ACCEPTED, Json(ChangeStarted { id: id.to_string() })))

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use super::RegimeRole;
 #[derive(Default)]
 pub(super) struct LeaseHolder {
     inner: Mutex<Option<Lease>>,
+    /// Whether an attempt to regain a lost lease is under way.
+    regaining: AtomicBool,
 }
 
 impl LeaseHolder {
@@ -59,7 +62,7 @@ pub(super) async fn run(role: Arc<RegimeRole>) {
                 region.set_lease_until(0);
                 return;
             }
-            Some((voter, reply)) = answers.next(), if !answers.is_empty() => on_answer(&role, voter, reply).await,
+            Some((voter, reply)) = answers.next(), if !answers.is_empty() => on_answer(&role, voter, reply),
             changed = regimes.changed() => {
                 if changed.is_err() {
                     return;
@@ -92,10 +95,14 @@ fn ask(role: &Arc<RegimeRole>, answers: &mut FuturesUnordered<Answer>) {
 fn publish(role: &RegimeRole) {
     let region = &role.region;
     let now = region.clock.boot_ns();
-    let until = role.lease.with(|lease| lease.as_ref().map_or(0, Lease::until_boot_ns));
     let regime = region.regime();
     let had = region.lease_valid();
-    region.set_lease_until(if regime.is_primary(region.id()) { until } else { 0 });
+    // Under the lock, so that a lease that is given back at this moment is not published again.
+    let until = role.lease.with(|lease| {
+        let until = lease.as_ref().filter(|_| regime.is_primary(region.id())).map_or(0, Lease::until_boot_ns);
+        region.set_lease_until(until);
+        until
+    });
     let kind = match regime.change.kind {
         ChangeKind::Failover => "failover",
         ChangeKind::TransitionDone => "switchover",
@@ -106,7 +113,7 @@ fn publish(role: &RegimeRole) {
     }
 }
 
-async fn on_answer(role: &Arc<RegimeRole>, voter: RegionId, reply: Option<VoterReply>) {
+fn on_answer(role: &Arc<RegimeRole>, voter: RegionId, reply: Option<VoterReply>) {
     match reply {
         Some(VoterReply::Granted { epoch, sent_boot_ns }) => {
             role.lease.with(|lease| {
@@ -115,12 +122,28 @@ async fn on_answer(role: &Arc<RegimeRole>, voter: RegionId, reply: Option<VoterR
                 }
             });
         }
-        Some(VoterReply::LeaseRefused(LeaseRefusal::Fenced { promised })) => regain(role, promised).await,
+        Some(VoterReply::LeaseRefused(LeaseRefusal::Fenced { promised })) => regain_aside(role, promised),
         Some(VoterReply::LeaseRefused(LeaseRefusal::GivenBack { .. })) => {
-            regain(role, role.region.regime().epoch.next()).await;
+            regain_aside(role, role.region.regime().epoch.next());
         }
         _ => {}
     }
+}
+
+/// Regains beside the loop, so that the other voters' grants go on being renewed meanwhile; one attempt at a time.
+fn regain_aside(role: &Arc<RegimeRole>, promised: Epoch) {
+    if role.lease.regaining.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let role = Arc::clone(role);
+    role.region.tracker.clone().spawn(async move {
+        tokio::select! {
+            biased;
+            () = role.region.shutdown.cancelled() => {}
+            () = regain(&role, promised) => {}
+        }
+        role.lease.regaining.store(false, Ordering::Release);
+    });
 }
 
 /// A voter has promised a later epoch than this primary's. Either somebody else leads by now, or an attempt came to
@@ -163,8 +186,11 @@ async fn regain(role: &Arc<RegimeRole>, promised: Epoch) {
 impl RegimeRole {
     /// Gives the lease back: nothing is acknowledged from here on, and the own voter remembers it.
     pub(super) async fn release_lease(&self) -> Option<Release> {
-        let release = self.lease.with(|lease| lease.as_mut().map(Lease::release))?;
-        self.region.set_lease_until(0);
+        let release = self.lease.with(|lease| {
+            let release = lease.as_mut().map(Lease::release);
+            self.region.set_lease_until(0);
+            release
+        })?;
         self.voting.handle(&VoterRequest::Release(release)).await.ok()?;
         Some(release)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhaul_core::ids::{Epoch, RegionId};
-use longhaul_core::regime::{Durability, MemberState, Regime};
+use longhaul_core::regime::{Durability, MemberState, Mode, Regime};
 use longhaul_core::replication::Positions;
 use longhaul_core::transition::{Author, activate_member, reassert, rejoin_member, set_in_sync};
 use longhaul_core::vector::VersionVector;
@@ -15,12 +15,16 @@ use tokio::time::MissedTickBehavior;
 use super::RegimeRole;
 use super::messages::{SEEN_PATH, SeenView};
 use super::participant::SharedRole;
-use crate::state::OwnLog;
+use crate::replicator::fetch_own_home;
+use crate::state::{OwnLog, Region};
+use crate::writer::GateScope;
 
 /// How often membership is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a joining region may take to reach what the others had when it asked.
 const CATCH_UP: Duration = Duration::from_secs(10);
+/// How long writes are held at most while a member is let into the in-sync set.
+const LET_IN: Duration = Duration::from_secs(1);
 
 /// Looks after this region's membership until shutdown.
 pub(super) async fn run(role: SharedRole) {
@@ -79,7 +83,9 @@ impl UnkeptPromise {
 
 async fn look(role: &SharedRole, regime: &Regime, promise_overdue: bool) -> Result<(), super::attempt::ChangeError> {
     let me = role.region.id();
+    let lost = role.voting.lost().await;
     let next = match role.region.own_log() {
+        _ if lost.is_some() && regime.timeline_of(me) == lost => rejoin(role, regime).await,
         OwnLog::Foreign { timeline, .. } if regime.timeline_of(me) == Some(timeline) => {
             rejoin(role, regime).await
         }
@@ -96,6 +102,7 @@ async fn look(role: &SharedRole, regime: &Regime, promise_overdue: bool) -> Resu
         _ => None,
     };
     match next {
+        Some(next) if !next.in_sync.is_subset(&regime.in_sync) => widen_in_sync(role, regime, next).await,
         Some(next) => role.replace(next, regime.epoch, None).await.map(|_| ()),
         None => Ok(()),
     }
@@ -124,6 +131,9 @@ async fn rejoin(role: &RegimeRole, regime: &Regime) -> Option<Regime> {
 }
 
 async fn activate(role: &RegimeRole, regime: &Regime) -> Option<Regime> {
+    if regime.mode == Mode::RegionalIsolation {
+        return return_home(role, regime).await;
+    }
     let wanted = known(role, regime, true).await?;
     // What lies beyond a cut is no history and nobody will send it.
     let wanted = wanted
@@ -134,6 +144,73 @@ async fn activate(role: &RegimeRole, regime: &Regime) -> Option<Regime> {
         return None;
     }
     activate_member(regime, role.region.id(), &author(role, "it has caught up"))
+}
+
+/// Lets members into the in-sync set. Writes are held for the two round trips that it takes: what the primary
+/// acknowledged by the smaller set while the larger one was being chosen would be unknown to the new member, and a later
+/// failover trusts any single member of the set.
+async fn widen_in_sync(
+    role: &SharedRole,
+    regime: &Regime,
+    next: Regime,
+) -> Result<(), super::attempt::ChangeError> {
+    let region = &role.region;
+    let held = tokio::time::timeout(CATCH_UP, region.writer.gate(GateScope::All)).await;
+    let result = match held {
+        Ok(gate) => {
+            gate?;
+            let head = region.position(region.own_timeline()).seq;
+            if await_members(region, &next, head).await {
+                role.replace(next, regime.epoch, None).await.map(|_| ())
+            } else {
+                Ok(())
+            }
+        }
+        Err(_) => Ok(()),
+    };
+    region.writer.gate(GateScope::Open).await?;
+    result
+}
+
+/// Waits until every member of the set has this region's timeline up to `head`; false if that takes too long.
+async fn await_members(region: &Region, next: &Regime, head: u64) -> bool {
+    let timeline = region.own_timeline();
+    let mut news = region.peers.watch();
+    let wait = async {
+        loop {
+            news.borrow_and_update();
+            let has = |peer: &RegionId| {
+                let report = region.peers.report(*peer);
+                report.is_some_and(|report| report.positions.get(&timeline).is_some_and(|at| at.seq >= head))
+            };
+            if next.in_sync.iter().all(has) {
+                return true;
+            }
+            if news.changed().await.is_err() {
+                return false;
+            }
+        }
+    };
+    tokio::time::timeout(LET_IN, wait).await.unwrap_or(false)
+}
+
+/// In isolation a region needs nothing but the records of its own home, and nothing is streamed. It merges what every
+/// active member kept of them; only then may the others purge.
+async fn return_home(role: &RegimeRole, regime: &Regime) -> Option<Regime> {
+    let region = &role.region;
+    if !region.is_ready() {
+        // The records that a removed tail had touched go first: they would be taken for what the others kept.
+        return None;
+    }
+    if regime.frozen_homes.contains(&region.id()) {
+        for peer in regime.members.keys().copied().filter(|peer| *peer != region.id() && regime.is_active(*peer)) {
+            if let Err(end) = fetch_own_home(region, peer).await {
+                tracing::info!(peer = region.config.name_of(peer), reason = %end, "the own home is not complete yet");
+                return None;
+            }
+        }
+    }
+    activate_member(regime, region.id(), &author(role, "it has what the others kept of its home"))
 }
 
 /// Leaves silent members out, so that the others can be acknowledged with; lets those in that have everything.

@@ -22,9 +22,14 @@ const REST: Duration = Duration::from_secs(1);
 pub(super) async fn run(role: Arc<RegimeRole>) {
     let region = Arc::clone(&role.region);
     let mut regimes = region.watch_regime();
-    let mut detector = Detector::new(region.id(), region.clock.boot_ns());
+    let timings = region.config.timings;
+    let (silence, dwell) = (timings.suspect_after_ms, timings.failover_dwell_ms);
+    let mut detector = Detector::new(region.id(), region.clock.boot_ns())
+        .with_times(Duration::from_millis(silence), Duration::from_millis(dwell));
     let mut heard: BTreeMap<RegionId, u64> = BTreeMap::new();
     let mut suspected_since: Option<u64> = None;
+    // The failover from which the dwell counts; each counts once.
+    let mut noted = None;
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
@@ -35,7 +40,9 @@ pub(super) async fn run(role: Arc<RegimeRole>) {
                 if changed.is_err() {
                     return;
                 }
-                if regimes.borrow_and_update().change.kind == ChangeKind::Failover {
+                let change = regimes.borrow_and_update().change.clone();
+                if change.kind == ChangeKind::Failover && noted != Some(change.id) {
+                    noted = Some(change.id);
                     detector.failed_over(region.clock.boot_ns());
                 }
             }
@@ -63,9 +70,18 @@ pub(super) async fn run(role: Arc<RegimeRole>) {
                 allow_data_loss: false,
                 id: region.random_uuid(),
             };
-            match fail_over(&role, command).await {
+            let result = tokio::select! {
+                biased;
+                () = region.shutdown.cancelled() => return,
+                result = fail_over(&role, command) => result,
+            };
+            match result {
                 // Noted here: by the time that this task looks, another change may have followed.
-                Ok(_) => detector.failed_over(region.clock.boot_ns()),
+                Ok(regime) if noted != Some(regime.change.id) => {
+                    noted = Some(regime.change.id);
+                    detector.failed_over(region.clock.boot_ns());
+                }
+                Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(%error, "the failover came to nothing");
                     tokio::time::sleep(REST).await;

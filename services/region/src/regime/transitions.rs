@@ -1,6 +1,5 @@
 //! Drives planned transitions at their coordinator.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,8 +106,8 @@ async fn drive(
     let mut at = driver.step().cloned();
     let end = loop {
         let before = observations.clone();
-        let epoch = region.regime().epoch;
-        let commands = driver.next(&region.regime(), &observations, region.clock.boot_ns());
+        let current = region.regime();
+        let commands = driver.next(&current, &observations, region.clock.boot_ns());
         if driver.step() != at.as_ref() {
             if let Some(done) = at.as_ref().and_then(milestone) {
                 record.mark(done);
@@ -120,13 +119,13 @@ async fn drive(
             Some(Command::Abort(reason)) => break Err(reason.clone()),
             Some(_) => {}
         }
-        let work = join_all(commands.into_iter().map(|command| obey(&role, command)));
+        let work = join_all(commands.into_iter().map(|command| obey(&role, &current, command)));
         tokio::select! {
             biased;
             () = region.shutdown.cancelled() => return,
             results = work => results.into_iter().for_each(|result| result.fold_into(&mut observations)),
         }
-        if observations == before && region.regime().epoch == epoch {
+        if observations == before && region.regime().epoch == current.epoch {
             tokio::time::sleep(PAUSE).await;
         }
     };
@@ -174,10 +173,11 @@ impl Brought {
     }
 }
 
-async fn obey(role: &SharedRole, command: Command) -> Brought {
+/// Does what the driver asked for when `current` was the regime.
+async fn obey(role: &SharedRole, current: &Regime, command: Command) -> Brought {
     match command {
         Command::Propose { regime, release } => {
-            propose(role, *regime, release).await;
+            propose(role, current, *regime, release).await;
             Brought::Nothing
         }
         Command::CloseGate { region, scope, .. } => {
@@ -206,19 +206,23 @@ async fn obey(role: &SharedRole, command: Command) -> Brought {
             view.map_or(Brought::Nothing, |view| Brought::Seen(region, Box::new(view)))
         }
         Command::Certify { home, holder } => {
-            let regions: BTreeSet<RegionId> = [home, holder].into();
-            let calls = regions.into_iter().map(|at| async move { ((home, at), copy(role, home, at).await) });
-            let copies = join_all(calls).await;
-            Brought::Copies(copies.into_iter().filter_map(|(key, copy)| Some((key, copy?))).collect())
+            // The holder goes on writing records of its own home: its copy first, then the home's once the home has
+            // applied everything that the holder had. Taken at one moment, the home would always be a link's delay behind.
+            let Some(held) = copy(role, home, holder).await else { return Brought::Nothing };
+            let request = AwaitRequest { vector: held.vector.clone(), wait_ms: WAIT_MS };
+            let here = role.await_applied(&held.vector, Duration::from_millis(WAIT_MS));
+            seen(role, home, here, AWAIT_PATH, &request).await;
+            let Some(original) = copy(role, home, home).await else { return Brought::Nothing };
+            Brought::Copies(vec![((home, holder), held), ((home, home), original)])
         }
         Command::Done | Command::Abort(_) => Brought::Nothing,
     }
 }
 
-async fn propose(role: &SharedRole, next: Regime, release: bool) {
-    let expected = role.region.regime().epoch;
+/// Proposes the successor that was computed from `current`; if the regime has moved on meanwhile, it dies.
+async fn propose(role: &SharedRole, current: &Regime, next: Regime, release: bool) {
     let release = if release { role.release_lease().await } else { None };
-    if let Err(error) = role.replace(next, expected, release).await {
+    if let Err(error) = role.replace(next, current.epoch, release).await {
         // The driver looks at the regime that is in force by now and goes on, or ends.
         tracing::info!(%error, "a step of the transition was not written");
     }
@@ -232,7 +236,10 @@ async fn seen<B: serde::Serialize + Sync>(
     request: &B,
 ) -> Brought {
     let view = if at == role.region.id() {
-        here.await.map_err(|error| error.to_string())
+        match tokio::time::timeout(CALL, here).await {
+            Ok(view) => view.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("not done within {} s", CALL.as_secs())),
+        }
     } else {
         role.peers.send(Method::POST, at, path, request, CALL).await.map_err(|error| error.to_string())
     };

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use longhaul_core::gate::may_replicate;
 use longhaul_core::ids::{Epoch, RegionId};
-use longhaul_core::regime::{Mode, Regime, Stage};
+use longhaul_core::regime::{Mode, Regime};
 use longhaul_core::replication::frame::{Echo, Frame, Heartbeat};
 
 use super::{StreamEnd, own_log};
@@ -118,11 +119,11 @@ impl Conversation {
 
 /// Whether records may travel between regions under this regime.
 pub(crate) fn data_flows(regime: &Regime) -> bool {
-    regime.mode != Mode::RegionalIsolation || is_merging(regime)
+    may_replicate(regime)
 }
 
-/// Whether homes exchange their sets on the way out of isolation.
+/// Whether homes exchange their sets on the way out of isolation. They still do while they drain towards one primary,
+/// which has to get their barriers.
 pub(super) fn is_merging(regime: &Regime) -> bool {
-    regime.mode == Mode::RegionalIsolation
-        && regime.transition.as_ref().is_some_and(|transition| transition.stage == Stage::Merging)
+    regime.mode == Mode::RegionalIsolation && may_replicate(regime)
 }

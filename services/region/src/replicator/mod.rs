@@ -20,6 +20,7 @@ mod source;
 
 pub(crate) use conversation::data_flows;
 pub(crate) use puller::authorize;
+pub(crate) use snapshot::fetch_own_home;
 
 /// The endpoint of the streams.
 pub const REPLICATE_PATH: &str = "/internal/v1/replicate";
@@ -48,7 +49,7 @@ fn dead_after(region: &Region) -> Duration {
 
 /// Why a stream ended; for logs and status, one line.
 #[derive(Debug, thiserror::Error)]
-enum StreamEnd {
+pub(crate) enum StreamEnd {
     #[error("the connection broke: {0}")]
     Broken(#[from] std::io::Error),
     #[error("{0}")]

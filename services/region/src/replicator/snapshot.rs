@@ -11,6 +11,7 @@ use longhaul_core::error_code::ErrorCode;
 use longhaul_core::ids::{RecordId, RecordKey, RegionId};
 use longhaul_core::limits::{REQUEST_DEADLINE, VALUE_BYTES_MAX};
 use longhaul_core::record::Record;
+use longhaul_core::regime::Mode;
 use longhaul_core::replication::snapshot::SnapshotHeader;
 use longhaul_core::replication::{Position, Positions, durable_vector};
 use longhaul_core::version::Version;
@@ -60,12 +61,14 @@ struct Page {
 /// Answers one page.
 pub(super) async fn serve_page(State(region): State<Arc<Region>>, Query(query): Query<PageQuery>) -> Response {
     let regime = region.regime();
-    if !data_flows(&regime) {
+    // A home that was frozen comes back for its own records, from whoever kept them for it.
+    let returning = query.home.filter(|home| *home != region.id() && regime.frozen_homes.contains(home));
+    if !data_flows(&regime) && returning.is_none() {
         let detail = "nothing is replicated in regional isolation; leave the mode to replicate again";
         return Problem::new(ErrorCode::WrongHome, detail).into_response();
     }
     // On the way out of isolation each home offers its own set, and nothing else.
-    let home = if is_merging(&regime) { Some(region.id()) } else { query.home };
+    let home = if is_merging(&regime) && returning.is_none() { Some(region.id()) } else { query.home };
     match page(&region, home, query).await.map(|page| postcard::to_allocvec(&page)) {
         Ok(Ok(bytes)) => ([(http::header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response(),
         Ok(Err(error)) => Problem::new(ErrorCode::Internal, error.to_string()).into_response(),
@@ -75,7 +78,7 @@ pub(super) async fn serve_page(State(region): State<Arc<Region>>, Query(query): 
 
 async fn page(region: &Region, home: Option<RegionId>, query: PageQuery) -> Result<Page, StoreError> {
     let regime = region.regime();
-    let positions = shown_positions(region, home.filter(|_| is_merging(&regime))).await?;
+    let positions = shown_positions(region, home.filter(|_| regime.mode == Mode::RegionalIsolation)).await?;
     let hlc = positions.values().map(|position| position.version).max().unwrap_or(Version::ZERO);
     let header = SnapshotHeader {
         region: region.id(),
@@ -129,7 +132,13 @@ pub(super) async fn fetch(region: &Arc<Region>, peer: RegionId) -> Result<(), St
     );
     // In isolation requests go on at home: what comes in is of other homes.
     let _blocked = (!merging).then(|| Blocked::new(region));
-    merge_pages(region, peer, merging).await
+    merge_pages(region, peer, merging.then_some(peer)).await
+}
+
+/// Fetches from `peer` the records of this region's own home, which was frozen while this region was away.
+pub(crate) async fn fetch_own_home(region: &Arc<Region>, peer: RegionId) -> Result<(), StreamEnd> {
+    // Its positions stay: in isolation nobody else's timelines count, and its own are sealed where the others have them.
+    merge_rows(region, peer, Some(region.id())).await.map(|_| ())
 }
 
 /// Keeps the region from serving while a snapshot is merged, also if the stream ends in the middle of it.
@@ -152,9 +161,19 @@ impl Drop for Blocked<'_> {
     }
 }
 
-async fn merge_pages(region: &Arc<Region>, peer: RegionId, merging: bool) -> Result<(), StreamEnd> {
+async fn merge_pages(region: &Arc<Region>, peer: RegionId, home: Option<RegionId>) -> Result<(), StreamEnd> {
+    let header = Arc::new(merge_rows(region, peer, home).await?);
+    region.writer.snapshot_finish(header).await?.map_err(StreamEnd::Stopped)
+}
+
+/// Merges the rows, page by page; what they stand for is for the caller to take.
+async fn merge_rows(
+    region: &Arc<Region>,
+    peer: RegionId,
+    home: Option<RegionId>,
+) -> Result<SnapshotHeader, StreamEnd> {
     let have = Arc::new(durable_vector(&region.positions()));
-    let mut query = PageQuery { home: merging.then_some(peer), ..PageQuery::default() };
+    let mut query = PageQuery { home, ..PageQuery::default() };
     let mut header: Option<SnapshotHeader> = None;
     loop {
         let page = fetch_page(region, peer, &query).await?;
@@ -183,8 +202,7 @@ async fn merge_pages(region: &Arc<Region>, peer: RegionId, merging: bool) -> Res
             None => break,
         }
     }
-    let header = Arc::new(header.ok_or(StreamEnd::OutOfPlace)?);
-    region.writer.snapshot_finish(header).await?.map_err(StreamEnd::Stopped)
+    header.ok_or(StreamEnd::OutOfPlace)
 }
 
 async fn fetch_page(region: &Region, peer: RegionId, query: &PageQuery) -> Result<Page, StreamEnd> {

@@ -30,9 +30,9 @@ pub(crate) fn mode(mode: Mode) -> Target {
     Target { mode, primary: None, durability: Durability::Local }
 }
 
-/// When something happened in a change, boot nanoseconds.
+/// When something happened in a change (for the last time, if it has several such steps), boot nanoseconds.
 pub(crate) fn milestone(change: &ChangeStatus, name: &str) -> Option<u64> {
-    change.milestones.iter().find(|milestone| milestone.name == name).map(|milestone| milestone.boot_ns)
+    change.milestones.iter().rev().find(|milestone| milestone.name == name).map(|milestone| milestone.boot_ns)
 }
 
 impl World {

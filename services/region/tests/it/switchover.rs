@@ -10,8 +10,9 @@ use crate::steering::{id, milestone, primary};
 use crate::traffic::Traffic;
 use crate::world::{NAMES, World};
 
-/// What a user may be told in a planned switchover: nothing that is not cured by asking again at once.
-const SWITCHING: [ErrorCode; 2] = [ErrorCode::NotPrimary, ErrorCode::Switching];
+/// What a gateway is told in a planned switchover: nothing that is not cured by asking again at once. (The new primary
+/// has no lease in the moment before its first voters have answered.)
+const SWITCHING: [ErrorCode; 3] = [ErrorCode::NotPrimary, ErrorCode::Switching, ErrorCode::NoLease];
 /// The budget for the pause is 2 s.
 const PAUSE: Duration = Duration::from_secs(2);
 

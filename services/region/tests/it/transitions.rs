@@ -11,7 +11,8 @@ use crate::world::World;
 
 const AA: Mode = Mode::ActiveActive;
 const AP: Mode = Mode::ActivePassive;
-const SWITCHING: [ErrorCode; 2] = [ErrorCode::NotPrimary, ErrorCode::Switching];
+/// What gateways hold writes at: nothing that is not cured by asking again at once.
+const SWITCHING: [ErrorCode; 3] = [ErrorCode::NotPrimary, ErrorCode::Switching, ErrorCode::NoLease];
 const PAUSE: Duration = Duration::from_secs(2);
 
 async fn becomes_active_active(durability: Durability) {

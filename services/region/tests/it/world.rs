@@ -233,6 +233,9 @@ impl World {
                 )
                 .await;
         }
+        if mode == Mode::ActivePassive {
+            world.until(|world| async move { world.status(0).await.unwrap().lease_remaining_ms > 0 }, "a lease").await;
+        }
         world
     }
 
