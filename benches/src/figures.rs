@@ -34,7 +34,13 @@ pub(crate) struct Figure {
 
 impl Figure {
     /// A figure, judged against its target.
-    pub(crate) fn new(part: &'static str, name: impl Into<String>, value: f64, unit: &'static str, target: Target) -> Self {
+    pub(crate) fn new(
+        part: &'static str,
+        name: impl Into<String>,
+        value: f64,
+        unit: &'static str,
+        target: Target,
+    ) -> Self {
         let met = match target {
             Target::AtLeast(bound) => Some(value >= bound),
             Target::AtMost(bound) => Some(value <= bound),

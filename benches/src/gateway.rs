@@ -40,7 +40,8 @@ pub(crate) async fn measure(binary: &Path) -> anyhow::Result<Vec<Figure>> {
     let mut times = [Histogram::<u64>::new(3)?, Histogram::new(3)?];
     for n in 0..READS {
         for (way, connection) in [&mut direct, &mut through].into_iter().enumerate() {
-            let request = Request::get("/v1/records/bench/one").header("host", "bench").body(Full::new(Bytes::new()))?;
+            let request =
+                Request::get("/v1/records/bench/one").header("host", "bench").body(Full::new(Bytes::new()))?;
             let start = clock.boot_ns();
             let status = connection.send(request).await?;
             anyhow::ensure!(status == 200, "a read was answered with {status}");

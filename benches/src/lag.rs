@@ -102,7 +102,12 @@ pub(crate) async fn measure(binary: &Path, seconds: u64) -> anyhow::Result<Vec<F
     let head = position(&two, &two.near).await?;
     let sustained = (last - first) as f64 / took.as_secs_f64();
     figure("as fast as it goes over 236 ms: acknowledged at the origin", load.per_second, "writes/s", Target::None);
-    figure("as fast as it goes over 236 ms: applied at the far end", sustained, "operations/s", Target::AtLeast(10_000.0));
+    figure(
+        "as fast as it goes over 236 ms: applied at the far end",
+        sustained,
+        "operations/s",
+        Target::AtLeast(10_000.0),
+    );
     figure("as fast as it goes over 236 ms: behind at the end", (head - last) as f64, "operations", Target::None);
     anyhow::ensure!(last > before, "nothing was replicated");
     Ok(figures)

@@ -59,7 +59,6 @@ impl Role {
         bail!("the role at {} is not ready after 10 s", self.address)
     }
 
-
     /// Ends it.
     pub(crate) async fn stop(mut self) {
         // It is gone either way when this returns.

@@ -57,7 +57,13 @@ pub(crate) async fn measure(binary: &Path, seconds: u64) -> anyhow::Result<Vec<F
         let load = write_closed_loop(&region.address, "bench", clients, seconds, 256).await?;
         region.stop().await;
         let name = |what: &str| format!("region over HTTP, {clients} clients: {what}");
-        figures.push(Figure::new("writes", name("acknowledged"), load.per_second, "writes/s", Target::AtLeast(15_000.0)));
+        figures.push(Figure::new(
+            "writes",
+            name("acknowledged"),
+            load.per_second,
+            "writes/s",
+            Target::AtLeast(15_000.0),
+        ));
         figures.push(Figure::new("writes", name("share of raw SQLite"), load.per_second / raw, "ratio", Target::None));
         let quantile = |q: f64| load.latency_us.value_at_quantile(q) as f64 / 1000.0;
         figures.push(Figure::new("writes", name("p50"), quantile(0.5), "ms", Target::None));

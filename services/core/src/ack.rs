@@ -22,11 +22,7 @@ pub struct AckTracker {
 impl AckTracker {
     /// An empty tracker at the region `me`.
     pub const fn new(me: RegionId) -> Self {
-        Self {
-            me,
-            epoch: Epoch(0),
-            durable: BTreeMap::new(),
-        }
+        Self { me, epoch: Epoch(0), durable: BTreeMap::new() }
     }
 
     /// Takes a follower's acknowledgement. Those of an older epoch are ignored; the first of a newer one forgets the
@@ -51,26 +47,20 @@ impl AckTracker {
         match regime.durability {
             Durability::Local => head,
             Durability::Semi(k) => {
-                let mut acks: Vec<u64> = self
-                    .followers(regime)
-                    .map(|f| self.acked(regime, f, timeline))
-                    .collect();
+                let mut acks: Vec<u64> = self.followers(regime).map(|f| self.acked(regime, f, timeline)).collect();
                 acks.sort_unstable_by(|a, b| b.cmp(a));
-                let kth = usize::from(k)
-                    .checked_sub(1)
-                    .and_then(|index| acks.get(index));
+                let kth = usize::from(k).checked_sub(1).and_then(|index| acks.get(index));
                 kth.copied().unwrap_or(0).min(head)
             }
             Durability::Sync => {
                 let needed = regime.in_sync.iter().filter(|region| **region != self.me);
                 // A member of the set that may not acknowledge (evicted meanwhile) blocks: the regime must drop it.
-                let acked = needed.map(|region| {
-                    if Self::counts(regime, *region) {
-                        self.acked(regime, *region, timeline)
-                    } else {
-                        0
-                    }
-                });
+                let acked =
+                    needed.map(
+                        |region| {
+                            if Self::counts(regime, *region) { self.acked(regime, *region, timeline) } else { 0 }
+                        },
+                    );
                 acked.min().unwrap_or(head).min(head)
             }
         }
@@ -78,35 +68,24 @@ impl AckTracker {
 
     /// How many followers hold `seq` of `timeline` durably in the regime's epoch: the durability that was achieved.
     pub fn holders(&self, regime: &Regime, timeline: Timeline, seq: u64) -> usize {
-        self.followers(regime)
-            .filter(|follower| self.acked(regime, *follower, timeline) >= seq)
-            .count()
+        self.followers(regime).filter(|follower| self.acked(regime, *follower, timeline) >= seq).count()
     }
 
     fn followers<'a>(&self, regime: &'a Regime) -> impl Iterator<Item = RegionId> + use<'a> {
         let me = self.me;
-        regime
-            .members
-            .keys()
-            .copied()
-            .filter(move |region| *region != me && Self::counts(regime, *region))
+        regime.members.keys().copied().filter(move |region| *region != me && Self::counts(regime, *region))
     }
 
     /// A joining member is no candidate in a failover, so its copy protects nothing yet.
     fn counts(regime: &Regime, region: RegionId) -> bool {
-        regime
-            .members
-            .get(&region)
-            .is_some_and(|member| member.state == MemberState::Active)
+        regime.members.get(&region).is_some_and(|member| member.state == MemberState::Active)
     }
 
     fn acked(&self, regime: &Regime, follower: RegionId, timeline: Timeline) -> u64 {
         if self.epoch != regime.epoch {
             return 0;
         }
-        self.durable
-            .get(&follower)
-            .map_or(0, |durable| durable.get(timeline))
+        self.durable.get(&follower).map_or(0, |durable| durable.get(timeline))
     }
 }
 
@@ -118,22 +97,13 @@ mod tests {
     const TIMELINE: Timeline = Timeline::new(1, 1);
 
     fn regime(durability: Durability) -> Regime {
-        Regime::genesis(
-            (1..=3).map(RegionId),
-            Mode::ActivePassive,
-            Some(RegionId(1)),
-            durability,
-        )
+        Regime::genesis((1..=3).map(RegionId), Mode::ActivePassive, Some(RegionId(1)), durability)
     }
 
     fn tracker(acks: &[(u16, u64, u64)]) -> AckTracker {
         let mut tracker = AckTracker::new(RegionId(1));
         for (region, epoch, seq) in acks {
-            tracker.record(
-                RegionId(*region),
-                Epoch(*epoch),
-                &VersionVector::from_iter([(TIMELINE, *seq)]),
-            );
+            tracker.record(RegionId(*region), Epoch(*epoch), &VersionVector::from_iter([(TIMELINE, *seq)]));
         }
         tracker
     }
@@ -148,45 +118,22 @@ mod tests {
         assert_eq!(committed(Durability::Local, &[]), 10);
         assert_eq!(committed(Durability::Semi(1), &acks), 7);
         assert_eq!(committed(Durability::Semi(2), &acks), 4);
-        assert_eq!(
-            committed(Durability::Semi(3), &acks),
-            0,
-            "it never degrades"
-        );
+        assert_eq!(committed(Durability::Semi(3), &acks), 0, "it never degrades");
         assert_eq!(committed(Durability::Sync, &acks), 4);
         assert_eq!(committed(Durability::Sync, &acks[..1]), 0);
-        assert_eq!(
-            committed(Durability::Semi(1), &[(2, 1, 99)]),
-            10,
-            "never beyond the local head"
-        );
+        assert_eq!(committed(Durability::Semi(1), &[(2, 1, 99)]), 10, "never beyond the local head");
     }
 
     #[test]
     fn strangers_other_epochs_and_the_primary_itself_do_not_count() {
-        assert_eq!(
-            committed(Durability::Semi(1), &[(1, 1, 9), (4, 1, 9), (2, 0, 9)]),
-            0
-        );
+        assert_eq!(committed(Durability::Semi(1), &[(1, 1, 9), (4, 1, 9), (2, 0, 9)]), 0);
         assert_eq!(committed(Durability::Semi(1), &[(2, 2, 9)]), 0);
         let mut tracker = tracker(&[(2, 1, 9), (3, 2, 5), (2, 1, 9)]);
         let mut next = regime(Durability::Semi(1));
         next.epoch = Epoch(2);
         assert_eq!(tracker.committed(&next, TIMELINE, 10), 5);
-        assert!(!tracker.record(
-            RegionId(3),
-            Epoch(2),
-            &VersionVector::from_iter([(TIMELINE, 4)])
-        ));
-        next.members
-            .entry(RegionId(3))
-            .and_modify(|member| member.state = MemberState::Joining);
-        assert_eq!(
-            (
-                tracker.committed(&next, TIMELINE, 10),
-                tracker.holders(&next, TIMELINE, 5)
-            ),
-            (0, 0)
-        );
+        assert!(!tracker.record(RegionId(3), Epoch(2), &VersionVector::from_iter([(TIMELINE, 4)])));
+        next.members.entry(RegionId(3)).and_modify(|member| member.state = MemberState::Joining);
+        assert_eq!((tracker.committed(&next, TIMELINE, 10), tracker.holders(&next, TIMELINE, 5)), (0, 0));
     }
 }

@@ -123,19 +123,8 @@ impl RegionClock {
     pub fn new(region: RegionId, floor_ns: u64, upper_ns: u64) -> Self {
         let told = Arc::new(AtomicU64::new(0));
         let clock = Clock::new(Told(Arc::clone(&told))).expect("a told clock source never fails");
-        let last = Timestamp {
-            epoch: 0,
-            time: WallNST::of_u64(0),
-            count: 0,
-        };
-        let mut this = Self {
-            region,
-            told,
-            clock,
-            last,
-            upper_ns,
-            anchor: None,
-        };
+        let last = Timestamp { epoch: 0, time: WallNST::of_u64(0), count: 0 };
+        let mut this = Self { region, told, clock, last, upper_ns, anchor: None };
         this.observe_floor(floor_ns);
         this
     }
@@ -149,42 +138,26 @@ impl RegionClock {
             return Err(ClockError::Behind { by_ns });
         }
         if wall_ns <= last_ns && self.last.count >= CLOCK_COUNT_MAX {
-            return Err(ClockError::Counter {
-                count: self.last.count,
-                region: self.region,
-            });
+            return Err(ClockError::Counter { count: self.last.count, region: self.region });
         }
         let needed_ns = wall_ns.max(last_ns);
         if needed_ns > self.upper_ns {
-            return Err(ClockError::Bound {
-                needed_ns,
-                upper_ns: self.upper_ns,
-            });
+            return Err(ClockError::Bound { needed_ns, upper_ns: self.upper_ns });
         }
         self.told.store(wall_ns, Ordering::Relaxed);
         self.last = self.clock.now().expect("a told clock source never fails");
         self.anchor = Some((wall_ns, boot_ns));
-        Ok(Version {
-            time_ns: self.last.time.as_u64(),
-            count: self.last.count,
-            region: self.region,
-        })
+        Ok(Version { time_ns: self.last.time.as_u64(), count: self.last.count, region: self.region })
     }
 
     /// Judges a remote version without touching the clock.
     pub fn check(&self, version: &Version, wall_ns: u64) -> Result<(), ClockError> {
         if version.count > CLOCK_COUNT_MAX {
-            return Err(ClockError::Counter {
-                count: version.count,
-                region: version.region,
-            });
+            return Err(ClockError::Counter { count: version.count, region: version.region });
         }
         let by_ns = version.time_ns.saturating_sub(wall_ns);
         if by_ns > nanos(CLOCK_OFFSET_MAX) {
-            return Err(ClockError::Ahead {
-                version: *version,
-                by_ns,
-            });
+            return Err(ClockError::Ahead { version: *version, by_ns });
         }
         Ok(())
     }
@@ -193,11 +166,7 @@ impl RegionClock {
     /// version of a batch that was stored, of a snapshot, and of a session token before the write that it leads to.
     pub fn admit(&mut self, version: &Version, wall_ns: u64) -> Result<(), ClockError> {
         self.check(version, wall_ns)?;
-        self.observe(Timestamp {
-            epoch: 0,
-            time: WallNST::of_u64(version.time_ns),
-            count: version.count,
-        });
+        self.observe(Timestamp { epoch: 0, time: WallNST::of_u64(version.time_ns), count: version.count });
         Ok(())
     }
 
@@ -205,11 +174,7 @@ impl RegionClock {
     /// therefore not subject to the offset check.
     pub fn observe_floor(&mut self, floor_ns: u64) {
         if floor_ns > 0 {
-            self.observe(Timestamp {
-                epoch: 0,
-                time: WallNST::of_u64(floor_ns.saturating_add(1)),
-                count: 0,
-            });
+            self.observe(Timestamp { epoch: 0, time: WallNST::of_u64(floor_ns.saturating_add(1)), count: 0 });
         }
     }
 
@@ -251,11 +216,7 @@ impl RegionClock {
         };
         let expected = anchor_wall.saturating_add(boot_ns.saturating_sub(anchor_boot));
         let by_ns = wall_ns.saturating_sub(expected);
-        if by_ns > nanos(CLOCK_JUMP_MAX) {
-            Err(ClockError::Jumped { by_ns })
-        } else {
-            Ok(())
-        }
+        if by_ns > nanos(CLOCK_JUMP_MAX) { Err(ClockError::Jumped { by_ns }) } else { Ok(()) }
     }
 
     fn observe(&mut self, stamp: Timestamp<WallNST>) {
@@ -265,11 +226,7 @@ impl RegionClock {
         }
         self.clock.observe(&stamp);
         // At equal times the crate moves on to the count after the greater one.
-        let count = if stamp.time == self.last.time {
-            stamp.count + 1
-        } else {
-            stamp.count
-        };
+        let count = if stamp.time == self.last.time { stamp.count + 1 } else { stamp.count };
         self.last = Timestamp { count, ..stamp };
     }
 }
@@ -288,57 +245,27 @@ mod tests {
     }
 
     fn stamp(time_ns: u64, count: u32) -> Version {
-        Version {
-            time_ns,
-            count,
-            region: RegionId(9),
-        }
+        Version { time_ns, count, region: RegionId(9) }
     }
 
     #[test]
     fn a_hostile_version_is_refused_and_leaves_the_clock_alone() {
         let mut clock = clock(1);
         let before = clock.tick(NOON, 0).unwrap();
-        let hostile = [
-            stamp(u64::MAX, 0),
-            stamp(NOON, u32::MAX),
-            stamp(NOON + 501 * MS, 0),
-            stamp(1, u32::MAX),
-        ];
+        let hostile = [stamp(u64::MAX, 0), stamp(NOON, u32::MAX), stamp(NOON + 501 * MS, 0), stamp(1, u32::MAX)];
         for version in hostile {
             assert!(clock.admit(&version, NOON).is_err(), "{version:?}");
         }
         let after = clock.tick(NOON, 0).unwrap();
-        assert_eq!(
-            after,
-            Version {
-                count: before.count + 1,
-                ..before
-            }
-        );
+        assert_eq!(after, Version { count: before.count + 1, ..before });
     }
 
     #[test]
     fn only_what_waiting_cannot_cure_is_hopeless() {
         let clock = clock(1);
-        assert!(
-            !clock
-                .check(&stamp(NOON + 600 * MS, 0), NOON)
-                .unwrap_err()
-                .is_hopeless()
-        );
-        assert!(
-            clock
-                .check(&stamp(NOON + 25 * 3_600_000 * MS, 0), NOON)
-                .unwrap_err()
-                .is_hopeless()
-        );
-        assert!(
-            clock
-                .check(&stamp(NOON, u32::MAX), NOON)
-                .unwrap_err()
-                .is_hopeless()
-        );
+        assert!(!clock.check(&stamp(NOON + 600 * MS, 0), NOON).unwrap_err().is_hopeless());
+        assert!(clock.check(&stamp(NOON + 25 * 3_600_000 * MS, 0), NOON).unwrap_err().is_hopeless());
+        assert!(clock.check(&stamp(NOON, u32::MAX), NOON).unwrap_err().is_hopeless());
     }
 
     #[test]
@@ -353,10 +280,7 @@ mod tests {
     fn the_greatest_admissible_counter_never_makes_one_that_peers_refuse() {
         let mut clock = clock(1);
         clock.admit(&stamp(NOON, CLOCK_COUNT_MAX), NOON).unwrap();
-        assert!(matches!(
-            clock.tick(NOON, 0),
-            Err(ClockError::Counter { .. })
-        ));
+        assert!(matches!(clock.tick(NOON, 0), Err(ClockError::Counter { .. })));
         assert_eq!(clock.tick(NOON + 1, 1).unwrap().count, 0);
     }
 
@@ -375,10 +299,7 @@ mod tests {
         let mut clock = clock(1);
         let before = clock.tick(NOON, 0).unwrap();
         assert!(clock.tick(NOON - 400 * MS, MS).unwrap() > before);
-        assert!(matches!(
-            clock.tick(NOON - 600 * MS, 2 * MS),
-            Err(ClockError::Behind { .. })
-        ));
+        assert!(matches!(clock.tick(NOON - 600 * MS, 2 * MS), Err(ClockError::Behind { .. })));
         assert!(clock.tick(NOON - 500 * MS, 102 * MS).unwrap() > before);
     }
 
@@ -387,10 +308,7 @@ mod tests {
         let mut clock = RegionClock::new(RegionId(1), 0, NOON + 3000 * MS);
         clock.tick(NOON, 0).unwrap();
         let day = 86_400_000 * MS;
-        assert!(matches!(
-            clock.tick(NOON + day, MS),
-            Err(ClockError::Jumped { .. })
-        ));
+        assert!(matches!(clock.tick(NOON + day, MS), Err(ClockError::Jumped { .. })));
         assert_eq!(clock.upper_needed(NOON + day, MS), None);
         assert!(clock.tick(NOON + 2 * MS, 2 * MS).is_ok());
         clock.accept_jump(NOON + day, 3 * MS);

@@ -82,13 +82,8 @@ pub struct Side<'a> {
 /// Whether two regions' rows of one key are consistent: they are equal, or one of them holds an operation that the
 /// other has not applied. Otherwise the regions have diverged: an alarm, never something to repair in silence.
 pub fn consistent(a: Side<'_>, b: Side<'_>) -> bool {
-    let live = |side: Side<'_>| {
-        side.row
-            .filter(|row| !row.is_tombstone())
-            .map(|row| (row.version, row_hash(row)))
-    };
-    let beyond =
-        |of: Side<'_>, other: Side<'_>| of.row.is_some_and(|row| !other.vector.covers(row.dot));
+    let live = |side: Side<'_>| side.row.filter(|row| !row.is_tombstone()).map(|row| (row.version, row_hash(row)));
+    let beyond = |of: Side<'_>, other: Side<'_>| of.row.is_some_and(|row| !other.vector.covers(row.dot));
     live(a) == live(b) || beyond(a, b) || beyond(b, a)
 }
 
@@ -113,20 +108,10 @@ mod tests {
 
     fn row(id: u8, region: u16, seq: u64, live: bool) -> Record {
         Record {
-            key: RecordKey {
-                home: RegionId(1),
-                id: RecordId::new(format!("r{id}")).unwrap(),
-            },
+            key: RecordKey { home: RegionId(1), id: RecordId::new(format!("r{id}")).unwrap() },
             value: live.then(|| Bytes::from_static(b"1")),
-            version: Version {
-                time_ns: seq,
-                count: 0,
-                region: RegionId(region),
-            },
-            dot: Dot {
-                timeline: Timeline::new(region, 1),
-                seq,
-            },
+            version: Version { time_ns: seq, count: 0, region: RegionId(region) },
+            dot: Dot { timeline: Timeline::new(region, 1), seq },
             epoch: Epoch(1),
             op_id: OpId(Uuid::nil()),
             context: VersionVector::default(),
@@ -140,26 +125,21 @@ mod tests {
     #[test]
     fn rows_may_differ_only_where_a_vector_explains_it() {
         let (a, b, dead) = (row(0, 1, 5, true), row(0, 2, 6, true), row(0, 2, 7, false));
-        let judge =
-            |a: Option<&Record>, av: &VersionVector, b: Option<&Record>, bv: &VersionVector| {
-                consistent(Side { row: a, vector: av }, Side { row: b, vector: bv })
-            };
+        let judge = |a: Option<&Record>, av: &VersionVector, b: Option<&Record>, bv: &VersionVector| {
+            consistent(Side { row: a, vector: av }, Side { row: b, vector: bv })
+        };
         assert!(judge(Some(&a), &vector(5, 0), Some(&a), &vector(5, 0)));
         assert!(judge(Some(&a), &vector(5, 0), Some(&b), &vector(5, 6)));
         assert!(!judge(Some(&a), &vector(5, 6), Some(&b), &vector(5, 6)));
         assert!(!judge(None, &vector(5, 6), Some(&b), &vector(5, 6)));
-        assert!(
-            judge(None, &vector(5, 7), Some(&dead), &vector(5, 7)),
-            "a collected tombstone is no difference"
-        );
+        assert!(judge(None, &vector(5, 7), Some(&dead), &vector(5, 7)), "a collected tombstone is no difference");
         assert!(!judge(Some(&b), &vector(5, 7), Some(&dead), &vector(5, 7)));
     }
 
     #[test]
     fn buckets_are_used_and_bounded() {
-        let used: std::collections::BTreeSet<_> = (0..2000)
-            .map(|i| bucket(&RecordId::new(format!("user-{i}")).unwrap()))
-            .collect();
+        let used: std::collections::BTreeSet<_> =
+            (0..2000).map(|i| bucket(&RecordId::new(format!("user-{i}")).unwrap())).collect();
         assert!(used.iter().all(|bucket| *bucket < DIGEST_BUCKETS));
         assert!(used.len() > usize::from(DIGEST_BUCKETS) * 9 / 10);
     }

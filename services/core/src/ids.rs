@@ -77,11 +77,7 @@ impl FromStr for Timeline {
 
 impl Serialize for Timeline {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        if s.is_human_readable() {
-            s.collect_str(self)
-        } else {
-            (self.region.0, self.incarnation.0).serialize(s)
-        }
+        if s.is_human_readable() { s.collect_str(self) } else { (self.region.0, self.incarnation.0).serialize(s) }
     }
 }
 
@@ -212,9 +208,7 @@ impl fmt::Display for RecordKey {
 }
 
 /// The name of a location (region or edge): 1 to 40 characters out of `a-z 0-9 -`.
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
-)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct LocationName(String);
 

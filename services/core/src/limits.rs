@@ -19,6 +19,9 @@ pub const DRILL_STEPS_MAX: usize = 1000;
 
 /// Most writes that wait for the writer task; one more is refused as not accepted.
 pub const WRITE_QUEUE_MAX: usize = 4096;
+/// Most operations of the own timeline that are logged and wait for followers; one more write is refused as not
+/// accepted. Clients give up waiting before their operations do, so that this is more than [`WRITE_QUEUE_MAX`].
+pub const UNAPPLIED_MAX: usize = 16_384;
 /// Most writes in one commit.
 pub const COMMIT_BATCH_MAX: usize = 256;
 

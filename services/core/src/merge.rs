@@ -93,27 +93,14 @@ pub fn merge(current: Option<&Record>, incoming: &Operation) -> Result<Merge, Me
         return Ok(Merge::default());
     };
     let Some(current) = current else {
-        return Ok(Merge {
-            wins: true,
-            ..Merge::default()
-        });
+        return Ok(Merge { wins: true, ..Merge::default() });
     };
     if current.key != key {
-        return Err(MergeError::OtherRecord {
-            dot: incoming.dot,
-            current: current.key.clone(),
-            incoming: key,
-        });
+        return Err(MergeError::OtherRecord { dot: incoming.dot, current: current.key.clone(), incoming: key });
     }
-    match (
-        current.dot == incoming.dot,
-        current.version == incoming.version,
-    ) {
+    match (current.dot == incoming.dot, current.version == incoming.version) {
         (true, true) => {
-            return Ok(Merge {
-                same: true,
-                ..Merge::default()
-            });
+            return Ok(Merge { same: true, ..Merge::default() });
         }
         (true, false) => {
             return Err(MergeError::SameDot {
@@ -135,12 +122,7 @@ pub fn merge(current: Option<&Record>, incoming: &Operation) -> Result<Merge, Me
     let incoming_saw = incoming.context.covers(current.dot);
     let current_saw = current.context.covers(incoming.dot);
     let overwritten = (!incoming_saw && !current_saw).then(|| overwritten(current, incoming, wins));
-    Ok(Merge {
-        wins,
-        same: false,
-        overwritten,
-        born_dead: incoming_saw && !wins,
-    })
+    Ok(Merge { wins, same: false, overwritten, born_dead: incoming_saw && !wins })
 }
 
 fn overwritten(current: &Record, incoming: &Operation, incoming_wins: bool) -> Overwritten {
@@ -161,11 +143,7 @@ fn overwritten(current: &Record, incoming: &Operation, incoming_wins: bool) -> O
             loser: incoming.dot,
             loser_op_id: incoming.op_id,
             loser_version: incoming.version,
-            loser_value: if deletes {
-                None
-            } else {
-                incoming.value.clone()
-            },
+            loser_value: if deletes { None } else { incoming.value.clone() },
             winner: current.dot,
             winner_op_id: current.op_id,
             retry,
@@ -194,23 +172,12 @@ mod tests {
         Operation {
             dot: Dot { timeline, seq },
             epoch: Epoch(1),
-            kind: if value.is_some() {
-                OperationKind::Put
-            } else {
-                OperationKind::Delete
-            },
+            kind: if value.is_some() { OperationKind::Put } else { OperationKind::Delete },
             home: RegionId(1),
             id: Some(RecordId::new("a").unwrap()),
             value: value.map(|value| Bytes::from_static(value.as_bytes())),
-            version: Version {
-                time_ns,
-                count: 0,
-                region: RegionId(region),
-            },
-            context: context
-                .iter()
-                .map(|(region, seq)| (Timeline::new(*region, 1), *seq))
-                .collect(),
+            version: Version { time_ns, count: 0, region: RegionId(region) },
+            context: context.iter().map(|(region, seq)| (Timeline::new(*region, 1), *seq)).collect(),
             op_id: OpId(Uuid::from_u64_pair(u64::from(region), seq)),
             accepted_ns: 0,
             trace: None,
@@ -222,11 +189,7 @@ mod tests {
     fn fold(operations: &[Operation]) -> Option<Record> {
         operations.iter().fold(None, |record, operation| {
             let merged = merge(record.as_ref(), operation).unwrap();
-            if merged.wins {
-                Record::from_operation(operation)
-            } else {
-                record
-            }
+            if merged.wins { Record::from_operation(operation) } else { record }
         })
     }
 
@@ -239,10 +202,7 @@ mod tests {
 
     #[test]
     fn concurrent_writes_conflict_in_either_order_of_arrival_with_one_loser() {
-        let (a, b) = (
-            operation(1, 1, 10, &[], Some("1")),
-            operation(2, 1, 20, &[], None),
-        );
+        let (a, b) = (operation(1, 1, 10, &[], Some("1")), operation(2, 1, 20, &[], None));
         for (first, second) in [(&a, &b), (&b, &a)] {
             let merged = merge(Record::from_operation(first).as_ref(), second).unwrap();
             let lost = merged.overwritten.unwrap();
@@ -261,45 +221,23 @@ mod tests {
     #[test]
     fn a_write_below_what_it_had_seen_is_born_dead() {
         let record = Record::from_operation(&operation(1, 1, 20, &[], Some("1")));
-        assert!(
-            merge(record.as_ref(), &operation(2, 1, 10, &[(1, 1)], Some("2")))
-                .unwrap()
-                .born_dead
-        );
+        assert!(merge(record.as_ref(), &operation(2, 1, 10, &[(1, 1)], Some("2"))).unwrap().born_dead);
     }
 
     #[test]
     fn two_operations_under_one_version_or_one_dot_are_an_error() {
         let record = Record::from_operation(&operation(1, 1, 20, &[], Some("1")));
-        let same_version = Operation {
-            dot: operation(1, 2, 0, &[], None).dot,
-            ..operation(1, 1, 20, &[], Some("2"))
-        };
-        assert!(matches!(
-            merge(record.as_ref(), &same_version),
-            Err(MergeError::SameVersion { .. })
-        ));
+        let same_version = Operation { dot: operation(1, 2, 0, &[], None).dot, ..operation(1, 1, 20, &[], Some("2")) };
+        assert!(matches!(merge(record.as_ref(), &same_version), Err(MergeError::SameVersion { .. })));
         let same_dot = operation(1, 1, 30, &[], Some("2"));
-        assert!(matches!(
-            merge(record.as_ref(), &same_dot),
-            Err(MergeError::SameDot { .. })
-        ));
+        assert!(matches!(merge(record.as_ref(), &same_dot), Err(MergeError::SameDot { .. })));
     }
 
     #[test]
     fn a_retry_accepted_twice_is_told_apart_from_a_lost_update() {
-        let (a, mut b) = (
-            operation(1, 1, 10, &[], Some("1")),
-            operation(2, 1, 20, &[], Some("1")),
-        );
+        let (a, mut b) = (operation(1, 1, 10, &[], Some("1")), operation(2, 1, 20, &[], Some("1")));
         b.op_id = a.op_id;
-        assert!(
-            merge(Record::from_operation(&a).as_ref(), &b)
-                .unwrap()
-                .overwritten
-                .unwrap()
-                .retry
-        );
+        assert!(merge(Record::from_operation(&a).as_ref(), &b).unwrap().overwritten.unwrap().retry);
     }
 
     proptest! {

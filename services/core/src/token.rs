@@ -35,9 +35,7 @@ pub enum TokenError {
     )]
     Malformed,
     /// Its authentication code is wrong.
-    #[error(
-        "the session token was not issued by this testbed; start a new session without a token"
-    )]
+    #[error("the session token was not issued by this testbed; start a new session without a token")]
     Forged,
 }
 
@@ -48,10 +46,7 @@ pub struct TokenKey(Hmac<Sha256>);
 impl TokenKey {
     /// A key from secret bytes of any length.
     pub fn new(secret: &[u8]) -> Self {
-        Self(
-            <Hmac<Sha256> as KeyInit>::new_from_slice(secret)
-                .expect("HMAC takes keys of any length"),
-        )
+        Self(<Hmac<Sha256> as KeyInit>::new_from_slice(secret).expect("HMAC takes keys of any length"))
     }
 
     fn mac(&self, body: &[u8]) -> Hmac<Sha256> {
@@ -81,11 +76,7 @@ pub struct SessionToken {
 
 impl Default for SessionToken {
     fn default() -> Self {
-        Self {
-            epoch: Epoch(0),
-            seen: VersionVector::default(),
-            version: Version::ZERO,
-        }
+        Self { epoch: Epoch(0), seen: VersionVector::default(), version: Version::ZERO }
     }
 }
 
@@ -112,8 +103,7 @@ impl SessionToken {
     /// The first timeline of which the client has seen more than history kept (`cuts`), with the cut. No region will
     /// ever catch up with it: the answer is `history_truncated`, not a wait.
     pub fn truncated_by(&self, cuts: &VersionVector) -> Option<(Timeline, u64)> {
-        cuts.iter()
-            .find(|(timeline, cut)| self.seen.get(*timeline) > *cut)
+        cuts.iter().find(|(timeline, cut)| self.seen.get(*timeline) > *cut)
     }
 
     /// The token as text: base64url of the authentication code and the postcard body.
@@ -134,12 +124,8 @@ impl SessionToken {
             return Err(TokenError::TooLong { bytes: text.len() });
         }
         let bytes = base64url::decode(text).ok_or(TokenError::Malformed)?;
-        let (tag, body) = bytes
-            .split_at_checked(TAG_BYTES)
-            .ok_or(TokenError::Malformed)?;
-        key.mac(body)
-            .verify_truncated_left(tag)
-            .map_err(|_| TokenError::Forged)?;
+        let (tag, body) = bytes.split_at_checked(TAG_BYTES).ok_or(TokenError::Malformed)?;
+        key.mac(body).verify_truncated_left(tag).map_err(|_| TokenError::Forged)?;
         match postcard::take_from_bytes::<Self>(body) {
             Ok((token, [])) if token.seen.0.len() <= VECTOR_TIMELINES_MAX => Ok(token),
             _ => Err(TokenError::Malformed),
@@ -154,14 +140,9 @@ mod base64url {
     pub(super) fn encode(bytes: &[u8]) -> String {
         let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
         for chunk in bytes.chunks(3) {
-            let word = chunk
-                .iter()
-                .fold(0_u32, |word, byte| word << 8 | u32::from(*byte))
-                << (8 * (3 - chunk.len()));
+            let word = chunk.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
             for digit in 0..=chunk.len() {
-                text.push(char::from(
-                    ALPHABET[(word >> (18 - 6 * digit)) as usize & 63],
-                ));
+                text.push(char::from(ALPHABET[(word >> (18 - 6 * digit)) as usize & 63]));
             }
         }
         text
@@ -209,30 +190,19 @@ mod tests {
             any::<u64>(),
             0..20,
         );
-        (any::<u64>(), seen, any::<(u64, u32, u16)>()).prop_map(
-            |(epoch, seen, (time_ns, count, region))| SessionToken {
+        (any::<u64>(), seen, any::<(u64, u32, u16)>()).prop_map(|(epoch, seen, (time_ns, count, region))| {
+            SessionToken {
                 epoch: Epoch(epoch),
                 seen: VersionVector(seen),
-                version: Version {
-                    time_ns,
-                    count,
-                    region: RegionId(region),
-                },
-            },
-        )
+                version: Version { time_ns, count, region: RegionId(region) },
+            }
+        })
     }
 
     #[test]
     fn a_token_says_when_history_was_truncated_below_it() {
         let mut token = SessionToken::default();
-        token.observe(
-            Epoch(1),
-            Dot {
-                timeline: Timeline::new(1, 1),
-                seq: 7,
-            },
-            Version::ZERO,
-        );
+        token.observe(Epoch(1), Dot { timeline: Timeline::new(1, 1), seq: 7 }, Version::ZERO);
         let cuts = |seq| VersionVector::from_iter([(Timeline::new(1, 1), seq)]);
         assert_eq!(token.truncated_by(&cuts(7)), None);
         assert_eq!(token.truncated_by(&cuts(6)), Some((Timeline::new(1, 1), 6)));
@@ -241,17 +211,9 @@ mod tests {
 
     #[test]
     fn a_token_that_names_too_much_is_refused_when_it_is_made() {
-        let seen = (0..1000)
-            .map(|i| (Timeline::new(i, u32::MAX), u64::MAX))
-            .collect();
-        let token = SessionToken {
-            seen,
-            ..SessionToken::default()
-        };
-        assert!(matches!(
-            token.encode(&TokenKey::new(b"k")),
-            Err(TokenError::TooLong { .. })
-        ));
+        let seen = (0..1000).map(|i| (Timeline::new(i, u32::MAX), u64::MAX)).collect();
+        let token = SessionToken { seen, ..SessionToken::default() };
+        assert!(matches!(token.encode(&TokenKey::new(b"k")), Err(TokenError::TooLong { .. })));
     }
 
     proptest! {

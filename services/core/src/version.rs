@@ -77,11 +77,7 @@ impl FromStr for Version {
 
 impl Serialize for Version {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        if s.is_human_readable() {
-            s.collect_str(self)
-        } else {
-            (self.time_ns, self.count, self.region.0).serialize(s)
-        }
+        if s.is_human_readable() { s.collect_str(self) } else { (self.time_ns, self.count, self.region.0).serialize(s) }
     }
 }
 

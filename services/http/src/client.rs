@@ -190,7 +190,12 @@ impl HttpClient {
     }
 
     /// `GET` of JSON.
-    pub async fn get<A: DeserializeOwned>(&self, address: &str, path: &str, deadline: Duration) -> Result<A, CallError> {
+    pub async fn get<A: DeserializeOwned>(
+        &self,
+        address: &str,
+        path: &str,
+        deadline: Duration,
+    ) -> Result<A, CallError> {
         self.json::<(), A>(Method::GET, address, path, HeaderMap::new(), None, deadline).await
     }
 

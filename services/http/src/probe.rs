@@ -12,7 +12,7 @@ use longhaul_core::error_code::ErrorCode;
 use crate::client::{CallError, HttpClient};
 use crate::clock::SharedClock;
 use crate::problem::Problem;
-use crate::wire::probe::{PROBE_PATH, PROBE_MEASURE_PATH, ProbeRequest, ProbeResult};
+use crate::wire::probe::{PROBE_MEASURE_PATH, PROBE_PATH, ProbeRequest, ProbeResult};
 
 /// What the endpoints need.
 #[derive(Clone)]

@@ -2,15 +2,17 @@
 //! surviving history before the region serves. Which ones is durable (`QuarantineRow::repaired`), so that a crash in
 //! the middle goes on where it was.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request};
-use longhaul_core::ids::{RecordKey, RegionId};
+use longhaul_core::ids::{Dot, RecordKey, RegionId};
 use longhaul_core::limits::REQUEST_DEADLINE;
+use longhaul_core::record::Record;
 use longhaul_core::regime::Mode;
-use longhaul_core::replication::visible_vector;
+use longhaul_core::replication::{durable_vector, visible_vector};
 use longhaul_core::vector::VersionVector;
 use longhaul_http::client::{CallError, success};
 
@@ -21,6 +23,8 @@ use crate::store::StoreError;
 
 /// Pause before the next attempt.
 const RETRY: Duration = Duration::from_millis(200);
+/// A peer that was not heard for this long is not asked.
+const HEARD: Duration = Duration::from_secs(2);
 /// Quarantined operations read at a time.
 const PAGE: usize = 1000;
 
@@ -58,10 +62,8 @@ async fn run(region: &Arc<Region>) {
         if blockers.wait_for(|blockers| blockers.contains(&Blocker::Repairing)).await.is_err() {
             return;
         }
-        // What was applied before the tail was removed merged with the tail; what comes later does not.
-        let had = visible_vector(&region.positions());
         while region.blockers().contains(&Blocker::Repairing) {
-            if let Err(error) = repair(region, &had).await {
+            if let Err(error) = repair(region).await {
                 tracing::warn!(%error, "records that a removed tail had touched cannot be repaired yet");
                 tokio::time::sleep(RETRY).await;
             }
@@ -71,31 +73,92 @@ async fn run(region: &Arc<Region>) {
 }
 
 /// Repairs a page of records.
-async fn repair(region: &Arc<Region>, had: &VersionVector) -> Result<(), RepairError> {
+async fn repair(region: &Arc<Region>) -> Result<(), RepairError> {
+    // What was applied before the tail was removed merged with the tail; what comes later does not. Read anew every
+    // time: another cut may have taken back what was there before.
+    let had = visible_vector(&region.positions());
     let keys = unrepaired(region).await?;
     if region.is_isolated() {
-        // Nobody else may have the records of this home.
-        region.writer.repair(keys, Vec::new()).await?;
-        return Ok(());
+        return repair_home(region, keys).await;
     }
-    let source = source(region).ok_or(RepairError::Nobody)?;
-    let rows = fetch(region, source, &keys).await?;
-    if !rows.applied.dominates(had) {
-        return Err(RepairError::Behind(region.config.name_of(source).to_owned()));
+    let mut problem = RepairError::Nobody;
+    let mut found = None;
+    for source in sources(region) {
+        match fetch(region, source, &keys).await {
+            Ok(rows) if rows.applied.dominates(&had) => {
+                found = Some(rows);
+                break;
+            }
+            Ok(_) => problem = RepairError::Behind(region.config.name_of(source).to_owned()),
+            Err(error) => problem = error,
+        }
     }
-    region.writer.repair(keys, rows.rows).await?;
+    let Some(rows) = found else { return Err(problem) };
+    let dots: Vec<Dot> = rows.rows.iter().map(|row| row.dot).collect();
+    let mut needed = VersionVector::default();
+    for dot in &dots {
+        needed.advance(dot.timeline, dot.seq);
+    }
+    // The source may be a link's delay ahead.
+    region.await_durable(&needed, RETRY * 5).await;
+    let before = keys.len();
+    let left = region.writer.repair(keys, rows.rows).await?;
+    if left > 0 && !dots.is_empty() && !durable_vector(&region.positions()).dominates(&needed) {
+        tracing::debug!(left, asked = before, "rows that the log has not brought yet wait");
+        return Err(RepairError::Behind(region.config.name().to_owned()));
+    }
     Ok(())
 }
 
-/// Whom to ask: the primary, or else whoever was heard last.
-fn source(region: &Region) -> Option<RegionId> {
-    let regime = region.regime();
-    if regime.mode == Mode::ActivePassive {
-        return regime.primary.filter(|primary| *primary != region.id());
+/// In isolation a home's records are at home, and with whoever kept them while the home was frozen: their rows come from
+/// all of those, and the newest one counts. Records of other homes do not come back.
+async fn repair_home(region: &Arc<Region>, keys: Vec<RecordKey>) -> Result<(), RepairError> {
+    let (me, regime) = (region.id(), region.regime());
+    let (own, foreign): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| key.home == me);
+    // Asked even if there are none: a purge may have taken the last ones away.
+    region.writer.repair(foreign, Vec::new()).await?;
+    if own.is_empty() {
+        return Ok(());
     }
+    let mut newest: BTreeMap<RecordKey, Record> = BTreeMap::new();
+    if regime.frozen_homes.contains(&me) {
+        let keepers = regime.members.keys().copied().filter(|peer| *peer != me && regime.is_active(*peer));
+        for keeper in keepers {
+            for row in fetch(region, keeper, &own).await?.rows {
+                if newest.get(&row.key).is_none_or(|known| row.version > known.version) {
+                    newest.insert(row.key.clone(), row);
+                }
+            }
+        }
+        region.writer.repair(own, newest.into_values().collect()).await?;
+        return Ok(());
+    }
+    // Nobody else may have them: what was written again at home is whole, and the rest waits.
+    let here = region.store.records(&own).await?;
+    let whole: Vec<RecordKey> =
+        own.iter().zip(here).filter(|(_, row)| row.is_some()).map(|(key, _)| key.clone()).collect();
+    let missing = own.len() - whole.len();
+    region.writer.repair(whole, Vec::new()).await?;
+    if missing > 0 { Err(RepairError::Nobody) } else { Ok(()) }
+}
+
+/// Whom to ask: the primary. The primary itself, and everybody where there is none, asks those heard of late, first
+/// whoever has the most of history.
+fn sources(region: &Region) -> Vec<RegionId> {
+    let regime = region.regime();
+    if regime.mode == Mode::ActivePassive && regime.primary != Some(region.id()) {
+        return regime.primary.into_iter().collect();
+    }
+    let fresh_ns = region.clock.boot_ns().saturating_sub(HEARD.as_nanos() as u64);
     let states = region.peers.states();
-    let heard = states.into_iter().filter_map(|(peer, state)| Some((state.report?.heard_boot_ns, peer)));
-    heard.max().map(|(_, peer)| peer)
+    let mut heard: Vec<(u64, u64, RegionId)> = Vec::new();
+    heard.extend(states.into_iter().filter_map(|(peer, state)| {
+        let report = state.report.filter(|report| report.heard_boot_ns >= fresh_ns)?;
+        let held: u64 = visible_vector(&report.positions).iter().map(|(_, seq)| seq).sum();
+        Some((held, report.heard_boot_ns, peer))
+    }));
+    heard.sort_unstable();
+    heard.into_iter().rev().map(|(.., peer)| peer).collect()
 }
 
 async fn unrepaired(region: &Region) -> Result<Vec<RecordKey>, StoreError> {

@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::{Json, Router, middleware};
 use longhaul_core::error_code::ErrorCode;
 use longhaul_http::auth::require_token;
@@ -141,7 +141,10 @@ async fn start_run(State(role): State<Arc<Role>>, body: Body<RunRequest>) -> Ans
     let seconds = request.warm_up_s + request.duration_s;
     workload::check(&request.workload, request.edges.len(), Some(seconds)).map_err(bad_request)?;
     if request.duration_s < 0.1 {
-        return Err(bad_request(format!("duration_s is {}, and it must be at least 0.1; lengthen it", request.duration_s)));
+        return Err(bad_request(format!(
+            "duration_s is {}, and it must be at least 0.1; lengthen it",
+            request.duration_s
+        )));
     }
     role.played().must_be_idle()?;
     let id = role.draw_id();

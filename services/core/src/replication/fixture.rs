@@ -13,12 +13,7 @@ use crate::version::Version;
 
 /// Three regions.
 pub(crate) fn regime(mode: Mode) -> Regime {
-    Regime::genesis(
-        (1..=3).map(RegionId),
-        mode,
-        Some(RegionId(1)),
-        Durability::Local,
-    )
+    Regime::genesis((1..=3).map(RegionId), mode, Some(RegionId(1)), Durability::Local)
 }
 
 /// The first `count` operations of a timeline, one nanosecond apart from `time_ns` on.
@@ -33,11 +28,7 @@ pub(crate) fn log(timeline: Timeline, count: u64, time_ns: u64) -> Vec<Operation
                 home: RegionId(1),
                 id: Some(RecordId::new("a").expect("a sound id")),
                 value: Some(Bytes::from_static(b"1")),
-                version: Version {
-                    time_ns: time_ns + seq,
-                    count: 0,
-                    region: timeline.region,
-                },
+                version: Version { time_ns: time_ns + seq, count: 0, region: timeline.region },
                 context: VersionVector::default(),
                 op_id: OpId(Uuid::from_u64_pair(u64::from(timeline.region.0), seq)),
                 accepted_ns: 0,

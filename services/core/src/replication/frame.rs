@@ -77,10 +77,7 @@ pub struct Batch {
 impl Batch {
     /// What the batch costs of the credit, bytes.
     pub fn credit_bytes(&self) -> u64 {
-        self.operations
-            .iter()
-            .map(|operation| operation.wire_bytes() as u64)
-            .sum()
+        self.operations.iter().map(|operation| operation.wire_bytes() as u64).sum()
     }
 }
 
@@ -204,9 +201,7 @@ pub enum FrameError {
         bytes: u64,
     },
     /// It is not a frame.
-    #[error(
-        "a replication frame of {bytes} bytes is malformed ({reason}); both regions must run the same version"
-    )]
+    #[error("a replication frame of {bytes} bytes is malformed ({reason}); both regions must run the same version")]
     Malformed {
         /// Its length.
         bytes: usize,
@@ -214,9 +209,7 @@ pub enum FrameError {
         reason: String,
     },
     /// It is a frame with more entries than allowed.
-    #[error(
-        "a replication frame names {count} {what}, and {max} are allowed; both regions must run the same version"
-    )]
+    #[error("a replication frame names {count} {what}, and {max} are allowed; both regions must run the same version")]
     OutOfBounds {
         /// What there is too much of.
         what: &'static str,
@@ -229,16 +222,11 @@ pub enum FrameError {
 
 /// The frame with its length before it.
 pub fn encode(frame: &Frame) -> Result<Vec<u8>, FrameError> {
-    let malformed = |e: postcard::Error| FrameError::Malformed {
-        bytes: 0,
-        reason: e.to_string(),
-    };
+    let malformed = |e: postcard::Error| FrameError::Malformed { bytes: 0, reason: e.to_string() };
     let mut bytes = postcard::to_extend(frame, vec![0; LENGTH_BYTES]).map_err(malformed)?;
     let length = bytes.len() - LENGTH_BYTES;
     if length > FRAME_BYTES_MAX {
-        return Err(FrameError::TooLarge {
-            bytes: length as u64,
-        });
+        return Err(FrameError::TooLarge { bytes: length as u64 });
     }
     bytes[..LENGTH_BYTES].copy_from_slice(&(length as u32).to_be_bytes());
     Ok(bytes)
@@ -282,19 +270,13 @@ impl Decoder {
         };
         let length = u32::from_be_bytes(*prefix) as usize;
         if length > FRAME_BYTES_MAX {
-            return Err(FrameError::TooLarge {
-                bytes: length as u64,
-            });
+            return Err(FrameError::TooLarge { bytes: length as u64 });
         }
         let Some(body) = self.buffer.get(LENGTH_BYTES..LENGTH_BYTES + length) else {
             return Ok(None);
         };
-        let malformed = |reason: String| FrameError::Malformed {
-            bytes: length,
-            reason,
-        };
-        let (frame, rest) =
-            postcard::take_from_bytes::<Frame>(body).map_err(|e| malformed(e.to_string()))?;
+        let malformed = |reason: String| FrameError::Malformed { bytes: length, reason };
+        let (frame, rest) = postcard::take_from_bytes::<Frame>(body).map_err(|e| malformed(e.to_string()))?;
         if !rest.is_empty() {
             return Err(malformed(format!("{} bytes are left over", rest.len())));
         }
@@ -306,11 +288,7 @@ impl Decoder {
 
 fn check_bounds(frame: &Frame) -> Result<(), FrameError> {
     let within = |what, count: usize, max| {
-        if count > max {
-            Err(FrameError::OutOfBounds { what, count, max })
-        } else {
-            Ok(())
-        }
+        if count > max { Err(FrameError::OutOfBounds { what, count, max }) } else { Ok(()) }
     };
     let timelines = |count| within("timelines", count, VECTOR_TIMELINES_MAX);
     let regions = |count| within("regions", count, REGIONS_MAX);
@@ -321,18 +299,12 @@ fn check_bounds(frame: &Frame) -> Result<(), FrameError> {
         }
         Frame::Batch(batch) => {
             within("operations", batch.operations.len(), BATCH_OPERATIONS_MAX)?;
-            batch
-                .operations
-                .iter()
-                .try_for_each(|operation| timelines(operation.context.0.len()))
+            batch.operations.iter().try_for_each(|operation| timelines(operation.context.0.len()))
         }
         Frame::Heartbeat(heartbeat) => {
             timelines(heartbeat.positions.len())?;
             regions(heartbeat.reports.len())?;
-            heartbeat
-                .reports
-                .values()
-                .try_for_each(|report| timelines(report.vector.0.len().max(report.heads.len())))
+            heartbeat.reports.values().try_for_each(|report| timelines(report.vector.0.len().max(report.heads.len())))
         }
         Frame::Ack(ack) => timelines(ack.durable.0.len().max(ack.heads.len())),
         Frame::Want(want) => {
@@ -373,12 +345,7 @@ mod tests {
                 want: vec![RegionId(1)],
                 credit_bytes: 1,
             }),
-            Frame::Batch(Batch {
-                epoch: Epoch(1),
-                timeline,
-                operations,
-                visible: 3,
-            }),
+            Frame::Batch(Batch { epoch: Epoch(1), timeline, operations, visible: 3 }),
             Frame::Heartbeat(Heartbeat {
                 number: 1,
                 epoch: Epoch(1),
@@ -390,21 +357,10 @@ mod tests {
                 promised: Epoch(1),
                 suspects: Some(Epoch(1)),
                 clock_ns: u64::MAX,
-                echo: Some(Echo {
-                    number: 1,
-                    held_ns: 2,
-                }),
+                echo: Some(Echo { number: 1, held_ns: 2 }),
             }),
-            Frame::Ack(Ack {
-                epoch: Epoch(1),
-                durable: have.clone(),
-                heads,
-                consumed_bytes: 7,
-            }),
-            Frame::Want(Want {
-                origins: vec![RegionId(1), RegionId(3)],
-                have: have.clone(),
-            }),
+            Frame::Ack(Ack { epoch: Epoch(1), durable: have.clone(), heads, consumed_bytes: 7 }),
+            Frame::Want(Want { origins: vec![RegionId(1), RegionId(3)], have: have.clone() }),
             Frame::SnapshotRequired(SnapshotRequired { floors: have }),
             Frame::Refused(Refused {
                 code: RefusedCode::Gap,
@@ -418,10 +374,7 @@ mod tests {
 
     #[test]
     fn frames_come_back_as_they_were_however_the_bytes_are_cut() {
-        let bytes: Vec<u8> = frames()
-            .iter()
-            .flat_map(|frame| encode(frame).unwrap())
-            .collect();
+        let bytes: Vec<u8> = frames().iter().flat_map(|frame| encode(frame).unwrap()).collect();
         for size in [1, 7, bytes.len()] {
             let (mut decoder, mut read) = (Decoder::new(), Vec::new());
             for chunk in bytes.chunks(size) {
@@ -438,9 +391,7 @@ mod tests {
     fn a_length_beyond_the_limit_ends_the_stream_at_once() {
         let mut decoder = Decoder::new();
         decoder.push(&u32::MAX.to_be_bytes());
-        let error = FrameError::TooLarge {
-            bytes: u64::from(u32::MAX),
-        };
+        let error = FrameError::TooLarge { bytes: u64::from(u32::MAX) };
         assert_eq!(decoder.next_frame(), Err(error.clone()));
         decoder.push(&encode(&frames()[0]).unwrap());
         assert_eq!(decoder.next_frame(), Err(error), "an error is final");
@@ -450,20 +401,8 @@ mod tests {
     fn a_frame_that_names_too_much_is_refused() {
         let origins = (0..=REGIONS_MAX as u16).map(RegionId).collect();
         let mut decoder = Decoder::new();
-        decoder.push(
-            &encode(&Frame::Want(Want {
-                origins,
-                have: VersionVector::default(),
-            }))
-            .unwrap(),
-        );
-        assert!(matches!(
-            decoder.next_frame(),
-            Err(FrameError::OutOfBounds {
-                what: "regions",
-                ..
-            })
-        ));
+        decoder.push(&encode(&Frame::Want(Want { origins, have: VersionVector::default() })).unwrap());
+        assert!(matches!(decoder.next_frame(), Err(FrameError::OutOfBounds { what: "regions", .. })));
     }
 
     proptest! {

@@ -37,16 +37,8 @@ pub fn frontier(regime: &Regime, reports: &BTreeMap<RegionId, MemberReport>) -> 
         .collect();
     let mut lowest: Option<Version> = None;
     for report in members {
-        let open = regime
-            .cuts
-            .iter()
-            .filter(|(tl, cut)| !live.contains(tl) && report.vector.get(*tl) < *cut);
-        for timeline in live
-            .iter()
-            .chain(&unsealed)
-            .copied()
-            .chain(open.map(|(timeline, _)| timeline))
-        {
+        let open = regime.cuts.iter().filter(|(tl, cut)| !live.contains(tl) && report.vector.get(*tl) < *cut);
+        for timeline in live.iter().chain(&unsealed).copied().chain(open.map(|(timeline, _)| timeline)) {
             let head = *report.heads.get(&timeline)?;
             lowest = Some(lowest.map_or(head, |lowest| lowest.min(head)));
         }
@@ -57,10 +49,7 @@ pub fn frontier(regime: &Regime, reports: &BTreeMap<RegionId, MemberReport>) -> 
 /// Up to where each timeline's log may be forgotten: every member durably has it. Empty while a member has not
 /// reported in its present life, and in regional isolation. A log kept for longer costs disk, not correctness; a log
 /// forgotten earlier costs a member that is behind a snapshot.
-pub fn collectable_log(
-    regime: &Regime,
-    reports: &BTreeMap<RegionId, MemberReport>,
-) -> VersionVector {
+pub fn collectable_log(regime: &Regime, reports: &BTreeMap<RegionId, MemberReport>) -> VersionVector {
     let Some(members) = reports_of_members(regime, reports) else {
         return VersionVector::default();
     };
@@ -70,14 +59,7 @@ pub fn collectable_log(
     first
         .vector
         .iter()
-        .map(|(timeline, seq)| {
-            (
-                timeline,
-                rest.iter()
-                    .map(|report| report.vector.get(timeline))
-                    .fold(seq, u64::min),
-            )
-        })
+        .map(|(timeline, seq)| (timeline, rest.iter().map(|report| report.vector.get(timeline)).fold(seq, u64::min)))
         .filter(|(_, seq)| *seq > 0)
         .collect()
 }
@@ -90,15 +72,11 @@ fn reports_of_members<'a>(
     if regime.mode == Mode::RegionalIsolation {
         return None;
     }
-    let in_place = regime
-        .members
-        .iter()
-        .filter(|(_, member)| member.state != MemberState::Evicted);
+    let in_place = regime.members.iter().filter(|(_, member)| member.state != MemberState::Evicted);
     in_place
         .map(|(region, member)| {
             reports.get(region).filter(|report| {
-                report.incarnation == member.incarnation
-                    && report.dataset_generation == regime.dataset_generation
+                report.incarnation == member.incarnation && report.dataset_generation == regime.dataset_generation
             })
         })
         .collect()
@@ -115,11 +93,8 @@ mod tests {
     fn reports(held: [[u64; 3]; 3]) -> BTreeMap<RegionId, MemberReport> {
         let report = |held: [u64; 3]| {
             let timelines = (1..=3).map(|region| Timeline::new(region, 1));
-            let positions: Positions = timelines
-                .zip(held)
-                .filter(|(_, held)| *held > 0)
-                .map(|(t, n)| (t, position(&log(t, n, 0))))
-                .collect();
+            let positions: Positions =
+                timelines.zip(held).filter(|(_, held)| *held > 0).map(|(t, n)| (t, position(&log(t, n, 0)))).collect();
             MemberReport::new(Incarnation(1), 1, &positions)
         };
         (1..=3).map(RegionId).zip(held.map(report)).collect()
@@ -137,14 +112,8 @@ mod tests {
         let mut regime = regime(Mode::ActiveActive);
         let mut all = reports([[9; 3]; 3]);
         assert!(frontier(&regime, &all).is_some());
-        assert_eq!(
-            frontier(&regime, &reports([[9; 3], [9; 3], [9, 0, 9]])),
-            None
-        );
-        regime
-            .members
-            .entry(RegionId(2))
-            .and_modify(|member| member.incarnation = Incarnation(2));
+        assert_eq!(frontier(&regime, &reports([[9; 3], [9; 3], [9, 0, 9]])), None);
+        regime.members.entry(RegionId(2)).and_modify(|member| member.incarnation = Incarnation(2));
         assert_eq!(frontier(&regime, &all), None);
         assert_eq!(collectable_log(&regime, &all), VersionVector::default());
         all.remove(&RegionId(2));
@@ -178,9 +147,6 @@ mod tests {
         let active = collectable_log(&regime(Mode::ActiveActive), &all);
         assert_eq!(active.0.values().copied().collect::<Vec<_>>(), [5, 8, 3]);
         let isolated = regime(Mode::RegionalIsolation);
-        assert_eq!(
-            (frontier(&isolated, &all), collectable_log(&isolated, &all)),
-            (None, VersionVector::default())
-        );
+        assert_eq!((frontier(&isolated, &all), collectable_log(&isolated, &all)), (None, VersionVector::default()));
     }
 }

@@ -39,12 +39,7 @@ pub struct Position {
 
 impl Position {
     /// Before the first operation.
-    pub const START: Self = Self {
-        seq: 0,
-        visible: 0,
-        version: Version::ZERO,
-        chain: crate::chain::START,
-    };
+    pub const START: Self = Self { seq: 0, visible: 0, version: Version::ZERO, chain: crate::chain::START };
 }
 
 /// Positions by timeline; a timeline that is absent is at [`Position::START`].
@@ -52,27 +47,17 @@ pub type Positions = BTreeMap<Timeline, Position>;
 
 /// What is durably held, as a vector.
 pub fn durable_vector(positions: &Positions) -> VersionVector {
-    positions
-        .iter()
-        .map(|(timeline, position)| (*timeline, position.seq))
-        .collect()
+    positions.iter().map(|(timeline, position)| (*timeline, position.seq)).collect()
 }
 
 /// What is visible to readers, as a vector: what session tokens are compared with.
 pub fn visible_vector(positions: &Positions) -> VersionVector {
-    positions
-        .iter()
-        .map(|(timeline, position)| (*timeline, position.visible))
-        .collect()
+    positions.iter().map(|(timeline, position)| (*timeline, position.visible)).collect()
 }
 
 /// The last operation of `timeline`, held up to `head`, that may be shipped: never beyond its cut.
 pub fn shippable(regime: &Regime, timeline: Timeline, head: u64) -> u64 {
-    regime
-        .cuts
-        .0
-        .get(&timeline)
-        .map_or(head, |cut| head.min(*cut))
+    regime.cuts.0.get(&timeline).map_or(head, |cut| head.min(*cut))
 }
 
 /// What a member says that it durably has, in one life of it and of the data set.
@@ -96,10 +81,7 @@ impl MemberReport {
             incarnation,
             dataset_generation,
             vector: durable_vector(positions),
-            heads: positions
-                .iter()
-                .map(|(timeline, position)| (*timeline, position.version))
-                .collect(),
+            heads: positions.iter().map(|(timeline, position)| (*timeline, position.version)).collect(),
         }
     }
 

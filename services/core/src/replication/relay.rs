@@ -29,12 +29,7 @@ struct Detour {
 impl RelayTracker {
     /// A tracker at the region `me`.
     pub const fn new(me: RegionId) -> Self {
-        Self {
-            me,
-            heads: BTreeMap::new(),
-            direct: BTreeMap::new(),
-            detours: BTreeMap::new(),
-        }
+        Self { me, heads: BTreeMap::new(), direct: BTreeMap::new(), detours: BTreeMap::new() }
     }
 
     /// Operations of `timeline` that were missing here arrived from `peer`.
@@ -42,27 +37,14 @@ impl RelayTracker {
         if peer == timeline.region {
             self.direct.insert(timeline, boot_ns);
             self.detours.remove(&timeline.region);
-        } else if let Some(detour) = self
-            .detours
-            .get_mut(&timeline.region)
-            .filter(|detour| detour.via == peer)
-        {
+        } else if let Some(detour) = self.detours.get_mut(&timeline.region).filter(|detour| detour.via == peer) {
             detour.moved_at = boot_ns;
         }
     }
 
     /// A heartbeat of `peer`, with what it durably has; `have` is what is held here.
-    pub fn heads(
-        &mut self,
-        peer: RegionId,
-        theirs: &VersionVector,
-        have: &VersionVector,
-        boot_ns: u64,
-    ) {
-        for (timeline, head) in theirs
-            .iter()
-            .filter(|(timeline, _)| timeline.region == peer)
-        {
+    pub fn heads(&mut self, peer: RegionId, theirs: &VersionVector, have: &VersionVector, boot_ns: u64) {
+        for (timeline, head) in theirs.iter().filter(|(timeline, _)| timeline.region == peer) {
             if have.get(timeline) >= head {
                 self.direct.insert(timeline, boot_ns);
             }
@@ -80,33 +62,16 @@ impl RelayTracker {
     /// origin's, once a timeline of it made no direct progress for `RELAY_AFTER` while a peer has more of it than is
     /// held here. The detour goes through the peer that has most of it (the smallest number among equals), stays until
     /// the direct link makes progress, and moves on if it stalls itself.
-    pub fn plan(
-        &mut self,
-        have: &VersionVector,
-        boot_ns: u64,
-    ) -> BTreeMap<RegionId, BTreeSet<RegionId>> {
-        let mut wants: BTreeMap<RegionId, BTreeSet<RegionId>> = self
-            .heads
-            .keys()
-            .map(|peer| (*peer, BTreeSet::from([*peer])))
-            .collect();
+    pub fn plan(&mut self, have: &VersionVector, boot_ns: u64) -> BTreeMap<RegionId, BTreeSet<RegionId>> {
+        let mut wants: BTreeMap<RegionId, BTreeSet<RegionId>> =
+            self.heads.keys().map(|peer| (*peer, BTreeSet::from([*peer]))).collect();
         for origin in self.starved(have, boot_ns) {
-            let stalled = self
-                .detours
-                .get(&origin)
-                .filter(|detour| passed(detour.moved_at, boot_ns))
-                .map(|d| d.via);
+            let stalled = self.detours.get(&origin).filter(|detour| passed(detour.moved_at, boot_ns)).map(|d| d.via);
             if self.detours.contains_key(&origin) && stalled.is_none() {
                 continue;
             }
             if let Some(via) = self.best(origin, have, stalled) {
-                self.detours.insert(
-                    origin,
-                    Detour {
-                        via,
-                        moved_at: boot_ns,
-                    },
-                );
+                self.detours.insert(origin, Detour { via, moved_at: boot_ns });
             }
         }
         for (origin, detour) in &self.detours {
@@ -136,24 +101,12 @@ impl RelayTracker {
     }
 
     /// The peer that is furthest ahead on the origin's timelines; another than `not` if there is one.
-    fn best(
-        &self,
-        origin: RegionId,
-        have: &VersionVector,
-        not: Option<RegionId>,
-    ) -> Option<RegionId> {
+    fn best(&self, origin: RegionId, have: &VersionVector, not: Option<RegionId>) -> Option<RegionId> {
         let ahead = |theirs: &VersionVector| -> u64 {
-            let missing = theirs
-                .iter()
-                .filter(|(timeline, _)| timeline.region == origin);
-            missing
-                .map(|(timeline, head)| head.saturating_sub(have.get(timeline)))
-                .fold(0, u64::saturating_add)
+            let missing = theirs.iter().filter(|(timeline, _)| timeline.region == origin);
+            missing.map(|(timeline, head)| head.saturating_sub(have.get(timeline))).fold(0, u64::saturating_add)
         };
-        let candidates = self
-            .heads
-            .iter()
-            .filter(|(peer, _)| **peer != origin && **peer != self.me);
+        let candidates = self.heads.iter().filter(|(peer, _)| **peer != origin && **peer != self.me);
         candidates
             .map(|(peer, theirs)| (ahead(theirs), *peer))
             .filter(|(ahead, _)| *ahead > 0)
@@ -174,16 +127,11 @@ mod tests {
     const DEAD: Timeline = Timeline::new(3, 1);
 
     fn vector(pairs: &[(u16, u64)]) -> VersionVector {
-        pairs
-            .iter()
-            .map(|(region, seq)| (Timeline::new(*region, 1), *seq))
-            .collect()
+        pairs.iter().map(|(region, seq)| (Timeline::new(*region, 1), *seq)).collect()
     }
 
     fn wants(plan: &BTreeMap<RegionId, BTreeSet<RegionId>>, peer: u16) -> Vec<u16> {
-        plan.get(&RegionId(peer))
-            .map(|origins| origins.iter().map(|origin| origin.0).collect())
-            .unwrap_or_default()
+        plan.get(&RegionId(peer)).map(|origins| origins.iter().map(|origin| origin.0).collect()).unwrap_or_default()
     }
 
     #[test]
@@ -196,11 +144,7 @@ mod tests {
         assert_eq!(wants(&tracker.plan(&have, 2 * SECOND), 2), [2, 3]);
         let caught_up = vector(&[(3, 9)]);
         tracker.progress(RegionId(2), DEAD, 2 * SECOND);
-        assert_eq!(
-            wants(&tracker.plan(&caught_up, 20 * SECOND), 2),
-            [2, 3],
-            "it stays while the link is dead"
-        );
+        assert_eq!(wants(&tracker.plan(&caught_up, 20 * SECOND), 2), [2, 3], "it stays while the link is dead");
         tracker.progress(RegionId(3), DEAD, 21 * SECOND);
         assert_eq!(wants(&tracker.plan(&caught_up, 21 * SECOND), 2), [2]);
     }
@@ -211,12 +155,7 @@ mod tests {
         for second in 0..10 {
             let have = vector(&[(3, second)]);
             tracker.heads(RegionId(3), &vector(&[(3, second)]), &have, second * SECOND);
-            tracker.heads(
-                RegionId(2),
-                &vector(&[(3, second + 1)]),
-                &have,
-                second * SECOND,
-            );
+            tracker.heads(RegionId(2), &vector(&[(3, second + 1)]), &have, second * SECOND);
             assert_eq!(wants(&tracker.plan(&have, second * SECOND), 2), [2]);
         }
     }

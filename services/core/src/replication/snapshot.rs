@@ -1,10 +1,11 @@
 //! Snapshots: how a region catches up where the log no longer reaches back. A snapshot is **merged**, never swapped
 //! in: the receiver may hold writes that the source has not seen.
 //!
-//! Two rules keep it inside history. At the source, **header and rows are one read** (one read transaction, or a copy
-//! that is completed while the writer waits). At the receiver, **rows and positions are one transaction**. Otherwise a
-//! region could hold a row that no vector covers; if the row's region is lost at that moment, its timeline is sealed
-//! below the row, and one region keeps a write that never happened for the others. The random histories found this.
+//! Two rules keep it inside history. Positions are taken **after** every row is merged, and only if the regime and the
+//! promise are still those of the header. And while a region holds rows that no vector of its covers, it **remembers so
+//! durably**: if the row's region is lost at that moment, its timeline is sealed below the row, and the row has to go
+//! with everything else beyond the cut. Otherwise one region keeps a write that never happened for the others. The
+//! random histories found this.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,73 +33,42 @@ pub struct SnapshotHeader {
 
 /// Judges a snapshot by its header, in the transaction that merges it: since it set out, the regime may have sealed a
 /// timeline, and rows of its region may lie beyond the cut.
-pub fn admit_header(
-    view: &ApplyView<'_>,
-    header: &SnapshotHeader,
-    wall_ns: u64,
-) -> Result<(), Refusal> {
+pub fn admit_header(view: &ApplyView<'_>, header: &SnapshotHeader, wall_ns: u64) -> Result<(), Refusal> {
     check_epoch(view, header.epoch)?;
-    check_open(view.regime)?;
     let generation = view.regime.dataset_generation;
     if header.dataset_generation != generation {
-        return Err(Refusal::Generation {
-            theirs: header.dataset_generation,
-            ours: generation,
-        });
+        return Err(Refusal::Generation { theirs: header.dataset_generation, ours: generation });
     }
     for (timeline, cut) in view.regime.cuts.iter() {
-        let last = header
-            .positions
-            .get(&timeline)
-            .map_or(0, |position| position.seq);
+        let last = header.positions.get(&timeline).map_or(0, |position| position.seq);
         if last > cut {
-            return Err(Refusal::BeyondCut {
-                timeline,
-                cut,
-                last,
-            });
+            return Err(Refusal::BeyondCut { timeline, cut, last });
         }
     }
     for (timeline, position) in &header.positions {
-        let dot = Some(Dot {
-            timeline: *timeline,
-            seq: position.seq,
-        });
-        view.clock
-            .check(&position.version, wall_ns)
-            .map_err(|error| Refusal::Clock { dot, error })?;
+        let dot = Some(Dot { timeline: *timeline, seq: position.seq });
+        view.clock.check(&position.version, wall_ns).map_err(|error| Refusal::Clock { dot, error })?;
     }
-    view.clock
-        .check(&header.hlc, wall_ns)
-        .map_err(|error| Refusal::Clock { dot: None, error })
+    view.clock.check(&header.hlc, wall_ns).map_err(|error| Refusal::Clock { dot: None, error })?;
+    // Last, so that a caller that lets one home pass in isolation knows that everything else holds.
+    check_open(view.regime)
 }
 
-/// Judges the rows of an admitted snapshot before any of them is merged: none was read later than the header, and every
-/// version is in the clock's bounds. Afterwards the greatest of them, and `header.hlc`, are admitted into the clock.
-pub fn admit_rows(
-    view: &ApplyView<'_>,
-    header: &SnapshotHeader,
-    rows: &[Record],
-    wall_ns: u64,
-) -> Result<(), Refusal> {
+/// Judges the rows of an admitted snapshot before any of them is merged: none lies beyond a cut, and every version is in
+/// the clock's bounds. Afterwards the greatest of them, and `header.hlc`, are admitted into the clock.
+///
+/// A row may be of a later moment than the header, because the source reads page after page while it goes on. Refusing it
+/// would lose what it has replaced, which the header counts as held. It is merged, and the log brings its operation
+/// again; until then the receiver remembers **durably** that rows of this timeline may lie beyond its position, and
+/// removes them if the timeline is sealed below.
+pub fn admit_rows(view: &ApplyView<'_>, rows: &[Record], wall_ns: u64) -> Result<(), Refusal> {
     for row in rows {
         let dot = row.dot;
-        if header
-            .positions
-            .get(&dot.timeline)
-            .is_none_or(|position| position.seq < dot.seq)
-        {
-            return Err(Refusal::Malformed {
-                dot,
-                reason: "its row was read later than the header of the snapshot",
-            });
+        let cut = view.regime.cuts.0.get(&dot.timeline);
+        if let Some(cut) = cut.filter(|cut| dot.seq > **cut) {
+            return Err(Refusal::BeyondCut { timeline: dot.timeline, cut: *cut, last: dot.seq });
         }
-        view.clock
-            .check(&row.version, wall_ns)
-            .map_err(|error| Refusal::Clock {
-                dot: Some(dot),
-                error,
-            })?;
+        view.clock.check(&row.version, wall_ns).map_err(|error| Refusal::Clock { dot: Some(dot), error })?;
     }
     Ok(())
 }
@@ -129,10 +99,7 @@ pub fn merge_positions(local: &mut Positions, header: &SnapshotHeader) -> Vec<Ti
     for (timeline, theirs) in &header.positions {
         let ours = local.entry(*timeline).or_insert(Position::START);
         if theirs.seq > ours.seq {
-            *ours = Position {
-                visible: ours.visible.max(theirs.visible),
-                ..*theirs
-            };
+            *ours = Position { visible: ours.visible.max(theirs.visible), ..*theirs };
             jumped.push(*timeline);
         } else {
             ours.visible = ours.visible.max(theirs.visible.min(ours.seq));
@@ -150,10 +117,7 @@ mod tests {
     const TIMELINE: Timeline = Timeline::new(1, 1);
 
     fn rows() -> Vec<Record> {
-        log(TIMELINE, 3, 0)
-            .iter()
-            .filter_map(Record::from_operation)
-            .collect()
+        log(TIMELINE, 3, 0).iter().filter_map(Record::from_operation).collect()
     }
 
     fn vector(seq: u64) -> VersionVector {
@@ -180,27 +144,11 @@ mod tests {
     fn positions_only_rise_and_name_the_timelines_that_jumped() {
         let (mine, theirs) = (log(Timeline::new(2, 1), 4, 0), log(TIMELINE, 3, 0));
         let mut local = Positions::from([(Timeline::new(2, 1), position(&mine))]);
-        let positions = Positions::from([
-            (TIMELINE, position(&theirs)),
-            (Timeline::new(2, 1), position(&mine[..2])),
-        ]);
+        let positions = Positions::from([(TIMELINE, position(&theirs)), (Timeline::new(2, 1), position(&mine[..2]))]);
         let hlc = theirs[2].version;
-        let header = SnapshotHeader {
-            region: RegionId(1),
-            epoch: Epoch(1),
-            dataset_generation: 1,
-            positions,
-            hlc,
-        };
+        let header = SnapshotHeader { region: RegionId(1), epoch: Epoch(1), dataset_generation: 1, positions, hlc };
         assert_eq!(merge_positions(&mut local, &header), [TIMELINE]);
-        assert_eq!(
-            durable_vector(&local)
-                .0
-                .values()
-                .copied()
-                .collect::<Vec<_>>(),
-            [3, 4]
-        );
+        assert_eq!(durable_vector(&local).0.values().copied().collect::<Vec<_>>(), [3, 4]);
         assert_eq!(merge_positions(&mut local, &header), []);
     }
 }

@@ -130,7 +130,9 @@ impl Planner<'_> {
             Mode::ActivePassive => self.current.primary,
             Mode::ActiveActive | Mode::RegionalIsolation => self.target.primary.or_else(|| able.first().copied()),
         };
-        if let Some(region) = wanted.filter(|region| able.contains(region)) { region } else {
+        if let Some(region) = wanted.filter(|region| able.contains(region)) {
+            region
+        } else {
             let missing = "it drives the transition and cannot be reached; if it is lost, fail over first";
             self.refuse(wanted, missing);
             wanted.unwrap_or(RegionId(0))

@@ -301,7 +301,7 @@ impl Replica {
         let floorless = !self.ready && self.mutant == Mutant::JoinWithoutFloor;
         if !floorless {
             snapshot::admit_header(&self.view(), header, wall)?;
-            snapshot::admit_rows(&self.view(), header, &snapshot.rows, wall)?;
+            snapshot::admit_rows(&self.view(), &snapshot.rows, wall)?;
         }
         let rows: BTreeMap<RecordKey, &Record> = snapshot.rows.iter().map(|row| (row.key.clone(), row)).collect();
         if self.mutant == Mutant::SnapshotReplaces {

@@ -153,7 +153,8 @@ pub struct RegimeView {
 impl RegimeView {
     /// The view of a regime; numbers that the topology does not know stay numbers.
     pub fn new(regime: &Regime, topology: &Topology) -> Self {
-        let name = |region: RegionId| topology.region_name(region).map_or_else(|| region.to_string(), ToString::to_string);
+        let name =
+            |region: RegionId| topology.region_name(region).map_or_else(|| region.to_string(), ToString::to_string);
         Self {
             epoch: regime.epoch.0,
             mode: regime.mode,

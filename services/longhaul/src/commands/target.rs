@@ -1,14 +1,15 @@
 //! Control, as commands talk to it: in a testbed of their own, or a running one elsewhere.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use longhaul_core::plan::DrillPlan;
 use longhaul_core::report::RunReport;
-use longhaul_http::client::{CallError, HttpClient};
-use longhaul_http::net::TokioNet;
+use longhaul_http::problem::Problem;
 use longhaul_http::wire::control::{TOPOLOGY_PATH, TopologyView};
 use longhaul_http::wire::drills::{DRILLS_PATH, DrillPhase, DrillRequest, DrillStarted, DrillStatus};
+use reqwest::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::embedded::Testbed;
@@ -21,16 +22,35 @@ const LOOK: Duration = Duration::from_millis(300);
 /// How long control may be silent during a drill (a drill may kill it) before the run counts as broken.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 
-/// Where control answers.
+/// Where control answers. People and their tools stand outside of the testbed, so this is an ordinary HTTP client, not
+/// the services' own.
 pub(crate) struct Target {
-    client: HttpClient,
+    client: reqwest::Client,
     address: String,
+}
+
+/// Why control did not give what was asked for.
+enum AskError {
+    /// It answered, with a reason that will not change.
+    Refused(String),
+    /// It did not answer.
+    Silent(String),
+}
+
+impl AskError {
+    fn text(self) -> String {
+        match self {
+            Self::Refused(text) | Self::Silent(text) => text,
+        }
+    }
 }
 
 impl Target {
     /// Control at `host:port`.
     pub(crate) fn new(address: impl Into<String>) -> Self {
-        Self { client: HttpClient::new(Arc::new(TokioNet)), address: address.into() }
+        // Control is on this machine or named by its address: a proxy of the environment must not come between.
+        let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap_or_default();
+        Self { client, address: address.into() }
     }
 
     /// Control at a URL: `http://HOST:PORT`.
@@ -46,10 +66,38 @@ impl Target {
         Ok(Self::new(address))
     }
 
+    async fn ask<B: Serialize + Sync, A: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<A, AskError> {
+        let silent = |error: reqwest::Error| AskError::Silent(format!("{}: {}", self.address, root_cause(&error)));
+        let mut request = self.client.request(method, format!("http://{}{path}", self.address));
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.map_err(silent)?;
+        let status = answer.status();
+        let text = answer.bytes().await.map_err(silent)?;
+        if !status.is_success() {
+            let problem = serde_json::from_slice::<Problem>(&text);
+            let plain = |_| format!("{} answered {status}", self.address);
+            return Err(AskError::Refused(problem.map_or_else(plain, |problem| problem.detail)));
+        }
+        serde_json::from_slice(&text)
+            .map_err(|error| AskError::Refused(format!("{} answered what cannot be read: {error}", self.address)))
+    }
+
+    async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, AskError> {
+        self.ask::<(), A>(Method::GET, path, None).await
+    }
+
     /// The topology that the testbed runs.
     pub(crate) async fn topology(&self) -> Result<TopologyView, String> {
-        self.client.get(&self.address, TOPOLOGY_PATH, DEADLINE).await.map_err(|error| {
-            format!("no control answers: {error}; start a testbed with longhaul up, or leave out --target")
+        self.get(TOPOLOGY_PATH).await.map_err(|error| {
+            let reason = error.text();
+            format!("no control answers: {reason}; start a testbed with longhaul up, or leave out --target")
         })
     }
 
@@ -64,7 +112,7 @@ impl Target {
     ) -> Result<RunReport, String> {
         let request = DrillRequest { plan: Some(plan.clone()), ..DrillRequest::default() };
         let started: DrillStarted =
-            self.client.post(&self.address, DRILLS_PATH, &request, DEADLINE).await.map_err(|error| said(&error))?;
+            self.ask(Method::POST, DRILLS_PATH, Some(&request)).await.map_err(AskError::text)?;
         let path = format!("{DRILLS_PATH}/{}", started.id);
         let mut silent = Duration::ZERO;
         loop {
@@ -76,10 +124,10 @@ impl Target {
             if let Some(reason) = own.and_then(Testbed::surprise) {
                 return Err(reason);
             }
-            let status: DrillStatus = match self.client.get(&self.address, &path, DEADLINE).await {
+            let status: DrillStatus = match self.get(&path).await {
                 Ok(status) => status,
-                Err(error @ (CallError::Problem { .. } | CallError::Unreadable { .. })) => return Err(said(&error)),
-                Err(error) => {
+                Err(AskError::Refused(reason)) => return Err(reason),
+                Err(AskError::Silent(error)) => {
                     silent += LOOK;
                     if silent > SILENCE_MAX {
                         return Err(format!("control has not answered for {} s: {error}", SILENCE_MAX.as_secs()));
@@ -100,11 +148,12 @@ impl Target {
     }
 }
 
-fn said(error: &CallError) -> String {
-    match error {
-        CallError::Problem { problem, .. } => problem.detail.clone(),
-        other => other.to_string(),
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
     }
+    cause.to_string()
 }
 
 #[cfg(test)]

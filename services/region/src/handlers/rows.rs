@@ -16,7 +16,7 @@ use longhaul_http::problem::Problem;
 use serde::{Deserialize, Serialize};
 
 use super::problems::problem;
-use crate::state::Region;
+use crate::state::{Blocker, Region};
 
 /// The endpoint.
 pub(crate) const ROWS_PATH: &str = "/internal/v1/rows";
@@ -43,8 +43,15 @@ pub(super) async fn rows(State(region): State<Arc<Region>>, body: Bytes) -> Resp
             return problem(&region, ErrorCode::BadRequest, detail, None).into_response();
         }
     };
-    let isolated = region.regime().mode == Mode::RegionalIsolation;
-    if isolated && keys.iter().any(|key| key.home != region.id()) {
+    if region.blockers().contains(&Blocker::Repairing) {
+        // What a removed tail had touched is absent here, and was not deleted.
+        let detail = "this region repairs records that a removed tail had touched; ask another one";
+        return problem(&region, ErrorCode::NotReady, detail, None).into_response();
+    }
+    let regime = region.regime();
+    let isolated = regime.mode == Mode::RegionalIsolation;
+    // What is kept for a frozen home goes back to it, and peers alone can ask here.
+    if isolated && keys.iter().any(|key| key.home != region.id() && !regime.frozen_homes.contains(&key.home)) {
         let detail = "in isolation a record stays in its home";
         return problem(&region, ErrorCode::WrongHome, detail, None).into_response();
     }

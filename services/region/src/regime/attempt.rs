@@ -52,10 +52,11 @@ impl Attempt {
             let Some(reply) = reply else { continue };
             match self.proposer.on_reply(voter, &reply) {
                 Progress::Pending => {}
-                progress => match self.follow(progress) {
-                    Some(decision) => return Some(decision),
-                    None => continue,
-                },
+                progress => {
+                    if let Some(decision) = self.follow(progress) {
+                        return Some(decision);
+                    }
+                }
             }
         }
     }

@@ -92,7 +92,8 @@ async fn drive(
     trace: longhaul_core::operation::TraceContext,
 ) -> Result<Regime, FailoverError> {
     let current = role.region.regime();
-    let promised = role.region.peers.states().values().filter_map(|peer| peer.report.as_ref().map(|r| r.promised)).max();
+    let promised =
+        role.region.peers.states().values().filter_map(|peer| peer.report.as_ref().map(|r| r.promised)).max();
     let fence = current.epoch.next().max(role.region.promised()).max(promised.unwrap_or_default());
     let mut attempt = fenced_attempt(role, current.epoch, fence).await?;
     await_stragglers(role, &mut attempt, &current).await;
@@ -185,9 +186,11 @@ async fn await_stragglers(role: &Arc<RegimeRole>, attempt: &mut Attempt, current
     let now = role.region.clock.boot_ns();
     let expected = |peer: &RegionId| {
         Some(*peer) != current.primary
-            && role.region.peers.report(*peer).is_some_and(|report| {
-                now.saturating_sub(report.heard_boot_ns) < silence.as_nanos() as u64
-            })
+            && role
+                .region
+                .peers
+                .report(*peer)
+                .is_some_and(|report| now.saturating_sub(report.heard_boot_ns) < silence.as_nanos() as u64)
     };
     let mut missing: Vec<RegionId> = role.peers.others().into_iter().filter(expected).collect();
     let wait = async {

@@ -148,7 +148,8 @@ fn start_problem(role: &RegimeRole, error: StartError) -> Problem {
         }
         StartError::Elsewhere(coordinator) => {
             let name = role.region.config.name_of(coordinator).to_owned();
-            let mut problem = Problem::new(ErrorCode::NotPrimary, format!("region {name} has to drive this; ask there"));
+            let mut problem =
+                Problem::new(ErrorCode::NotPrimary, format!("region {name} has to drive this; ask there"));
             problem.primary = Some(name);
             problem
         }

@@ -62,7 +62,7 @@ pub(super) async fn run(role: Arc<RegimeRole>) {
                 region.set_lease_until(0);
                 return;
             }
-            Some((voter, reply)) = answers.next(), if !answers.is_empty() => on_answer(&role, voter, reply),
+            Some((voter, reply)) = answers.next(), if !answers.is_empty() => on_answer(&role, voter, reply.as_ref()),
             changed = regimes.changed() => {
                 if changed.is_err() {
                     return;
@@ -113,16 +113,16 @@ fn publish(role: &RegimeRole) {
     }
 }
 
-fn on_answer(role: &Arc<RegimeRole>, voter: RegionId, reply: Option<VoterReply>) {
+fn on_answer(role: &Arc<RegimeRole>, voter: RegionId, reply: Option<&VoterReply>) {
     match reply {
         Some(VoterReply::Granted { epoch, sent_boot_ns }) => {
             role.lease.with(|lease| {
                 if let Some(lease) = lease {
-                    lease.granted(voter, epoch, sent_boot_ns);
+                    lease.granted(voter, *epoch, *sent_boot_ns);
                 }
             });
         }
-        Some(VoterReply::LeaseRefused(LeaseRefusal::Fenced { promised })) => regain_aside(role, promised),
+        Some(VoterReply::LeaseRefused(LeaseRefusal::Fenced { promised })) => regain_aside(role, *promised),
         Some(VoterReply::LeaseRefused(LeaseRefusal::GivenBack { .. })) => {
             regain_aside(role, role.region.regime().epoch.next());
         }
@@ -186,6 +186,9 @@ async fn regain(role: &Arc<RegimeRole>, promised: Epoch) {
 impl RegimeRole {
     /// Gives the lease back: nothing is acknowledged from here on, and the own voter remembers it.
     pub(super) async fn release_lease(&self) -> Option<Release> {
+        // Of the present epoch: the lease's own task may not have seen the last stage yet. It would take the stage for news
+        // after the release of the epoch before, ask for a new lease, and the successor would wait for its end.
+        self.lease.follow(self.region.id(), &self.region.regime(), self.region.clock.boot_ns());
         let release = self.lease.with(|lease| {
             let release = lease.as_mut().map(Lease::release);
             self.region.set_lease_until(0);

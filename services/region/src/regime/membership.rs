@@ -86,9 +86,7 @@ async fn look(role: &SharedRole, regime: &Regime, promise_overdue: bool) -> Resu
     let lost = role.voting.lost().await;
     let next = match role.region.own_log() {
         _ if lost.is_some() && regime.timeline_of(me) == lost => rejoin(role, regime).await,
-        OwnLog::Foreign { timeline, .. } if regime.timeline_of(me) == Some(timeline) => {
-            rejoin(role, regime).await
-        }
+        OwnLog::Foreign { timeline, .. } if regime.timeline_of(me) == Some(timeline) => rejoin(role, regime).await,
         _ if regime.members.get(&me).is_some_and(|member| member.state == MemberState::Joining) => {
             activate(role, regime).await
         }
@@ -127,7 +125,12 @@ async fn known(role: &RegimeRole, regime: &Regime, all: bool) -> Option<VersionV
 
 async fn rejoin(role: &RegimeRole, regime: &Regime) -> Option<Regime> {
     let known = known(role, regime, true).await?;
-    rejoin_member(regime, role.region.id(), &known, &author(role, "its log was set back; it joins under a new incarnation"))
+    rejoin_member(
+        regime,
+        role.region.id(),
+        &known,
+        &author(role, "its log was set back; it joins under a new incarnation"),
+    )
 }
 
 async fn activate(role: &RegimeRole, regime: &Regime) -> Option<Regime> {
@@ -149,11 +152,7 @@ async fn activate(role: &RegimeRole, regime: &Regime) -> Option<Regime> {
 /// Lets members into the in-sync set. Writes are held for the two round trips that it takes: what the primary
 /// acknowledged by the smaller set while the larger one was being chosen would be unknown to the new member, and a later
 /// failover trusts any single member of the set.
-async fn widen_in_sync(
-    role: &SharedRole,
-    regime: &Regime,
-    next: Regime,
-) -> Result<(), super::attempt::ChangeError> {
+async fn widen_in_sync(role: &SharedRole, regime: &Regime, next: Regime) -> Result<(), super::attempt::ChangeError> {
     let region = &role.region;
     let held = tokio::time::timeout(CATCH_UP, region.writer.gate(GateScope::All)).await;
     let result = match held {
@@ -224,9 +223,8 @@ fn in_sync(role: &RegimeRole, regime: &Regime) -> Option<Regime> {
         let report = states.get(peer).and_then(|state| state.report.as_ref());
         report.filter(|report| now.saturating_sub(report.heard_boot_ns) < patience)
     };
-    let has_all = |positions: &Positions| {
-        positions.get(&region.own_timeline()).is_some_and(|position| position.seq >= head)
-    };
+    let has_all =
+        |positions: &Positions| positions.get(&region.own_timeline()).is_some_and(|position| position.seq >= head);
     let mut wanted: BTreeSet<RegionId> = regime.in_sync.iter().copied().filter(|peer| heard(peer).is_some()).collect();
     for peer in regime.followers().filter(|peer| regime.is_active(*peer)) {
         if heard(&peer).is_some_and(|report| has_all(&report.positions) && report.epoch == regime.epoch) {

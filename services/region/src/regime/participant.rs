@@ -1,5 +1,6 @@
 //! A region's part in changes that another one drives: report, close the gate, wait, merge, complete a timeline.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,7 +102,8 @@ impl RegimeRole {
     }
 
     /// Waits until this region has merged the records of these homes, as far as the homes have them now. The streams
-    /// fetch them: after a purge they start from snapshots.
+    /// fetch them: after a purge a snapshot of every home comes first, then the log. The vector alone does not tell:
+    /// the log of a home may be complete and yet begin after the purge.
     pub(super) async fn merge_homes(
         &self,
         regime: &Regime,
@@ -112,6 +114,10 @@ impl RegimeRole {
         self.adopt(regime).await?;
         if self.region.regime().dataset_generation != generation {
             return Err(PartError::Stale(self.region.regime().epoch.0));
+        }
+        let homes: BTreeSet<RegionId> = homes.into_iter().collect();
+        if !self.region.await_merged(&homes, wait).await {
+            return self.seen().await;
         }
         let mut wanted = VersionVector::default();
         for home in homes {

@@ -92,13 +92,7 @@ pub(super) async fn run(role: Arc<RegimeRole>) {
 }
 
 /// Feeds what came since the last look.
-fn listen(
-    region: &Region,
-    regime: &Regime,
-    detector: &mut Detector,
-    heard: &mut BTreeMap<RegionId, u64>,
-    now: u64,
-) {
+fn listen(region: &Region, regime: &Regime, detector: &mut Detector, heard: &mut BTreeMap<RegionId, u64>, now: u64) {
     for (peer, state) in region.peers.states() {
         let Some(report) = state.report else { continue };
         if heard.insert(peer, report.heard_boot_ns) == Some(report.heard_boot_ns) {

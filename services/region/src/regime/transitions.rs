@@ -109,7 +109,7 @@ async fn drive(
         let current = region.regime();
         let commands = driver.next(&current, &observations, region.clock.boot_ns());
         if driver.step() != at.as_ref() {
-            if let Some(done) = at.as_ref().and_then(milestone) {
+            if let Some(done) = at.as_ref().map(milestone) {
                 record.mark(done);
             }
             at = driver.step().cloned();
@@ -142,8 +142,8 @@ async fn drive(
 }
 
 /// The moment that the end of a step is.
-fn milestone(step: &Step) -> Option<&'static str> {
-    Some(match step {
+fn milestone(step: &Step) -> &'static str {
+    match step {
         Step::Enter(_) => "announced",
         Step::Close(..) => "drained",
         Step::Converge(_) => "caught_up",
@@ -151,7 +151,7 @@ fn milestone(step: &Step) -> Option<&'static str> {
         Step::Merge(_) => "merged",
         Step::Flip => "flipped",
         Step::Purge(_) => "purged",
-    })
+    }
 }
 
 /// What a command brought.
@@ -192,7 +192,8 @@ async fn obey(role: &SharedRole, current: &Regime, command: Command) -> Brought 
         }
         Command::MergeHomes { region, homes, generation } => {
             let regime = role.region.regime();
-            let request = MergeRequest { regime: (*regime).clone(), homes: homes.clone(), generation, wait_ms: WAIT_MS };
+            let request =
+                MergeRequest { regime: (*regime).clone(), homes: homes.clone(), generation, wait_ms: WAIT_MS };
             let here = role.merge_homes(&regime, homes, generation, Duration::from_millis(WAIT_MS));
             seen(role, region, here, MERGE_PATH, &request).await
         }

@@ -18,7 +18,6 @@ mod server;
 pub mod snapshot;
 mod source;
 
-pub(crate) use conversation::data_flows;
 pub(crate) use puller::authorize;
 pub(crate) use snapshot::fetch_own_home;
 
@@ -64,6 +63,8 @@ pub(crate) enum StreamEnd {
     OutOfPlace,
     #[error("the data set changed its life; the stream starts anew")]
     Generation,
+    #[error("a snapshot was not taken, and starts anew: {0}")]
+    Snapshot(String),
     #[error("the link stops: {0}")]
     Stopped(String),
     #[error("{0}")]

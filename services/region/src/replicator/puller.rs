@@ -135,6 +135,12 @@ async fn receive(shared: &Shared, mut reader: FrameReader, outbox: mpsc::Sender<
     let mut wanted = BTreeSet::from([peer]);
     // Timelines of which a batch was refused: what was in flight behind it is dropped until the sender has gone back.
     let mut rewinding = BTreeSet::new();
+    if data_flows(&region.regime()) && region.unmerged_homes().contains(&peer) {
+        // What was purged for isolation is in no log that begins after it, however complete it looks.
+        snapshot::fetch(region, peer).await?;
+        let origins = wanted.iter().copied().collect();
+        put(&outbox, Frame::Want(Want { origins, have: durable_vector(&region.positions()) })).await?;
+    }
     loop {
         let frame = reader.next(&region.counters.replication_bytes_received).await?;
         let answer = match frame {

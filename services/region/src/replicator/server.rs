@@ -162,6 +162,7 @@ async fn send(shared: &Shared, mut writer: FrameWriter, mut inbox: mpsc::Receive
     let mut beat = tokio::time::interval(region.config.timings.heartbeat());
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut shipped = 0_u64;
+    let mut epoch = regimes.borrow().epoch;
     if let Some(frame) = shared.conversation.teach(shared.hello.epoch) {
         writer.send(&frame, sent).await?;
     }
@@ -175,6 +176,14 @@ async fn send(shared: &Shared, mut writer: FrameWriter, mut inbox: mpsc::Receive
         }
         positions.borrow_and_update();
         let regime = Arc::clone(&regimes.borrow_and_update());
+        if regime.epoch != epoch {
+            // Found here and not by waiting for it: under load the loop may never wait.
+            epoch = regime.epoch;
+            source.resume();
+            if let Some(frame) = shared.conversation.teach(shared.hello.epoch) {
+                writer.send(&frame, sent).await?;
+            }
+        }
         let in_flight = shipped.saturating_sub(shared.consumed.load(Ordering::Acquire));
         let flows = data_flows(&regime) && shared.hello.dataset_generation == regime.dataset_generation;
         let open = flows && in_flight < credit;
@@ -195,10 +204,6 @@ async fn send(shared: &Shared, mut writer: FrameWriter, mut inbox: mpsc::Receive
             changed = regimes.changed() => {
                 if changed.is_err() {
                     return Err(StreamEnd::Closed);
-                }
-                source.resume();
-                if let Some(frame) = shared.conversation.teach(shared.hello.epoch) {
-                    writer.send(&frame, sent).await?;
                 }
             }
             _ = positions.changed(), if open => {}

@@ -13,7 +13,7 @@ use longhaul_core::limits::{REQUEST_DEADLINE, VALUE_BYTES_MAX};
 use longhaul_core::record::Record;
 use longhaul_core::regime::Mode;
 use longhaul_core::replication::snapshot::SnapshotHeader;
-use longhaul_core::replication::{Position, Positions, durable_vector};
+use longhaul_core::replication::{Position, Positions};
 use longhaul_core::version::Version;
 use longhaul_http::client::success;
 use longhaul_http::problem::Problem;
@@ -44,6 +44,8 @@ pub(crate) struct PageQuery {
     after: Option<RecordId>,
     /// Most rows.
     limit: Option<usize>,
+    /// Who asks.
+    by: Option<RegionId>,
 }
 
 /// One page.
@@ -66,6 +68,17 @@ pub(super) async fn serve_page(State(region): State<Arc<Region>>, Query(query): 
     if !data_flows(&regime) && returning.is_none() {
         let detail = "nothing is replicated in regional isolation; leave the mode to replicate again";
         return Problem::new(ErrorCode::WrongHome, detail).into_response();
+    }
+    if region.blockers().contains(&Blocker::Repairing) {
+        // Records that a removed tail had touched are absent here, and were not deleted.
+        let detail = "this region repairs records that a removed tail had touched; ask another one";
+        return Problem::new(ErrorCode::NotReady, detail).into_response();
+    }
+    let lacking = region.unmerged_homes();
+    if !is_merging(&regime) && returning.is_none() && lacking.iter().any(|home| Some(*home) != query.by) {
+        // Its vector would say "deleted" of rows that were only purged.
+        let detail = "this region has not merged the records of other homes again since isolation; ask another one";
+        return Problem::new(ErrorCode::NotReady, detail).into_response();
     }
     // On the way out of isolation each home offers its own set, and nothing else.
     let home = if is_merging(&regime) && returning.is_none() { Some(region.id()) } else { query.home };
@@ -128,7 +141,7 @@ pub(super) async fn fetch(region: &Arc<Region>, peer: RegionId) -> Result<(), St
     let merging = is_merging(&region.regime());
     tracing::info!(
         peer = region.config.name_of(peer),
-        "the peer's log does not reach back far enough; a snapshot is fetched"
+        "a snapshot is fetched: the log alone does not bring everything"
     );
     // In isolation requests go on at home: what comes in is of other homes.
     let _blocked = (!merging).then(|| Blocked::new(region));
@@ -163,22 +176,21 @@ impl Drop for Blocked<'_> {
 
 async fn merge_pages(region: &Arc<Region>, peer: RegionId, home: Option<RegionId>) -> Result<(), StreamEnd> {
     let header = Arc::new(merge_rows(region, peer, home).await?);
-    region.writer.snapshot_finish(header).await?.map_err(StreamEnd::Stopped)
+    region.writer.snapshot_finish(header, home).await?.map_err(StreamEnd::Snapshot)
 }
 
 /// Merges the rows, page by page; what they stand for is for the caller to take.
-async fn merge_rows(
-    region: &Arc<Region>,
-    peer: RegionId,
-    home: Option<RegionId>,
-) -> Result<SnapshotHeader, StreamEnd> {
-    let have = Arc::new(durable_vector(&region.positions()));
+async fn merge_rows(region: &Arc<Region>, peer: RegionId, home: Option<RegionId>) -> Result<SnapshotHeader, StreamEnd> {
     let mut query = PageQuery { home, ..PageQuery::default() };
     let mut header: Option<SnapshotHeader> = None;
     loop {
         let page = fetch_page(region, peer, &query).await?;
         let greatest = page.rows.iter().map(|row| row.version).max().unwrap_or(Version::ZERO);
+        let epoch = page.header.epoch;
         let header = header.get_or_insert(page.header);
+        if header.epoch != epoch {
+            return Err(StreamEnd::Snapshot("the source adopted another regime meanwhile".to_owned()));
+        }
         header.hlc = header.hlc.max(greatest);
         if header.dataset_generation != region.regime().dataset_generation {
             return Err(StreamEnd::Generation);
@@ -188,12 +200,11 @@ async fn merge_rows(
         let chunk = SnapshotChunk {
             header: Arc::new(header.clone()),
             home: page.home,
-            have: Arc::clone(&have),
             after,
             up_to: end.clone(),
             rows: page.rows,
         };
-        region.writer.snapshot_chunk(chunk).await?;
+        region.writer.snapshot_chunk(chunk).await?.map_err(StreamEnd::Snapshot)?;
         match end {
             Some(end) => {
                 query.after_home = Some(end.home);
@@ -207,7 +218,7 @@ async fn merge_rows(
 
 async fn fetch_page(region: &Region, peer: RegionId, query: &PageQuery) -> Result<Page, StreamEnd> {
     let address = region.config.peers.get(&peer).map_or("", String::as_str);
-    let mut path = format!("{SNAPSHOT_PATH}?limit={SNAPSHOT_ROWS_MAX}");
+    let mut path = format!("{SNAPSHOT_PATH}?limit={SNAPSHOT_ROWS_MAX}&by={}", region.id());
     if let Some(home) = query.home {
         path.push_str(&format!("&home={home}"));
     }

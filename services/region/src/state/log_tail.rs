@@ -47,6 +47,11 @@ impl LogTail {
         }
     }
 
+    /// Forgets a timeline: it has ended, and nobody follows it any more who could not read the store.
+    pub(crate) fn forget(&self, timeline: Timeline) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&timeline);
+    }
+
     /// Forgets everything.
     pub(crate) fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();

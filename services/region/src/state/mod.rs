@@ -1,6 +1,6 @@
 //! What all tasks of a region share. The writer task alone changes the log; what it publishes here is durable already.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -136,6 +136,7 @@ pub struct Region {
     positions: watch::Sender<Arc<Positions>>,
     digests: Mutex<PublishedDigests>,
     own_log: watch::Sender<OwnLog>,
+    unmerged: watch::Sender<BTreeSet<RegionId>>,
     blockers: watch::Sender<Vec<Blocker>>,
     promised: AtomicU64,
     pub(crate) snapshots_under_way: AtomicU64,
@@ -190,6 +191,7 @@ impl Region {
             positions: watch::Sender::new(Arc::new(parts.positions)),
             digests: Mutex::new(PublishedDigests::default()),
             own_log: watch::Sender::new(OwnLog::Unconfirmed),
+            unmerged: watch::Sender::new(BTreeSet::new()),
             blockers: watch::Sender::new(vec![Blocker::Starting]),
             snapshots_under_way: AtomicU64::new(0),
             suspects: AtomicU64::new(0),
@@ -329,6 +331,23 @@ impl Region {
 
     pub(crate) fn set_own_log(&self, own_log: OwnLog) {
         self.own_log.send_if_modified(|known| std::mem::replace(known, own_log) != own_log);
+    }
+
+    /// Homes whose records this region has purged and not merged again: until then its vectors say nothing about their
+    /// rows. Durable.
+    pub fn unmerged_homes(&self) -> BTreeSet<RegionId> {
+        self.unmerged.borrow().clone()
+    }
+
+    /// Waits until the records of these homes are merged again; false if `deadline` passes first.
+    pub async fn await_merged(&self, homes: &BTreeSet<RegionId>, deadline: Duration) -> bool {
+        let mut unmerged = self.unmerged.subscribe();
+        let wait = unmerged.wait_for(|unmerged| unmerged.is_disjoint(homes));
+        matches!(tokio::time::timeout(deadline, wait).await, Ok(Ok(_)))
+    }
+
+    pub(crate) fn publish_unmerged(&self, homes: BTreeSet<RegionId>) {
+        self.unmerged.send_replace(homes);
     }
 
     /// What keeps this region from serving; empty if nothing does.

@@ -6,16 +6,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use longhaul_core::ids::{Dot, RecordKey, Timeline};
-use longhaul_core::operation::Operation;
+use longhaul_core::operation::{Chain, Operation, OperationKind};
+use longhaul_core::record::Record;
 use longhaul_core::regime::{MemberState, Mode, Regime};
 use longhaul_core::replication::Position;
 
 use super::recover::{read_log, regime_entry};
-use super::task::Writer;
+use super::task::{Writer, entry};
 use super::transaction::Transaction;
-use super::{Adopted, GateScope};
+use super::{Adopted, GateScope, meta};
 use crate::state::{Blocker, OwnLog, own_timeline};
 use crate::store::{QuarantineReason, QuarantineRow, QuarantineState, StoreError};
+
+/// Rows looked at together where the log does not tell what a timeline has written.
+const SCAN_PAGE: usize = 1000;
 
 impl Writer {
     /// Adopts a chosen regime; an older or equal one changes nothing.
@@ -29,6 +33,18 @@ impl Writer {
             regime.cuts.iter().filter(|(timeline, cut)| self.position(*timeline).seq > *cut).collect();
         for (timeline, cut) in &beyond {
             quarantined += self.truncate(&mut transaction, &regime, *timeline, *cut).await?;
+        }
+        let ahead: Vec<Dot> = self
+            .rows_ahead
+            .iter()
+            .filter_map(|(timeline, seq)| Some((timeline, seq, regime.cuts.0.get(&timeline).copied()?)))
+            .filter(|(_, seq, cut)| seq > cut)
+            .map(|(timeline, _, seq)| Dot { timeline, seq })
+            .collect();
+        for cut in ahead {
+            quarantined += self.remove_rows_beyond(&mut transaction, &regime, cut).await?;
+            self.rows_ahead.0.remove(&cut.timeline);
+            transaction.commit.meta.push(entry(meta::ROWS_AHEAD, &self.rows_ahead));
         }
         let same_data = regime.dataset_generation == self.regime.dataset_generation;
         let own = own_timeline(&regime, self.region.id());
@@ -59,6 +75,9 @@ impl Writer {
         }
         self.region.set_top_up(None);
         self.region.publish_regime(Arc::clone(&self.regime));
+        for (timeline, _) in self.regime.cuts.iter() {
+            self.region.tail.forget(timeline);
+        }
         self.fence_waiting();
         self.answer(answers);
         self.note_history();
@@ -90,8 +109,7 @@ impl Writer {
         );
         transaction.load(&self.region, tail.iter().filter_map(|operation| operation.key())).await?;
         let exposed = exposed_keys(transaction, &tail, Dot { timeline, seq: cut });
-        let evicted = regime.members.get(&timeline.region).is_some_and(|member| member.state == MemberState::Evicted);
-        let reason = if evicted { QuarantineReason::Evicted } else { QuarantineReason::PastCut };
+        let reason = reason(regime, timeline);
         let found_ns = self.region.clock.wall_ns();
         let mut count = 0;
         for operation in tail.iter().filter(|operation| operation.kind.writes()) {
@@ -113,6 +131,11 @@ impl Writer {
         for key in exposed {
             transaction.set_record(key, None);
         }
+        let dense = tail.first().map(|first| first.dot.seq) == Some(cut + 1) && tail.len() as u64 == held.seq - cut;
+        if !dense {
+            // A snapshot jumped over that part of the log: only the records themselves tell what came of it.
+            count += self.remove_rows_beyond(transaction, regime, Dot { timeline, seq: cut }).await?;
+        }
         if let Some(queue) = self.unapplied.get_mut(&timeline) {
             queue.retain(|operation| operation.dot.seq <= cut);
         }
@@ -124,6 +147,47 @@ impl Writer {
         self.vector.set(timeline, cut);
         self.region.tail.truncate(timeline, cut);
         Ok(count)
+    }
+
+    /// Removes every record that shows an operation of a timeline beyond its cut although the log does not have the
+    /// operation, and puts the operation aside as far as the record tells it. That the keys are to be repaired is
+    /// durable with it.
+    async fn remove_rows_beyond(
+        &mut self,
+        transaction: &mut Transaction,
+        regime: &Regime,
+        cut: Dot,
+    ) -> Result<u64, StoreError> {
+        let found_ns = self.region.clock.wall_ns();
+        let mut count = 0;
+        let mut after = None;
+        loop {
+            let page = self.region.store.scan(None, after.as_ref(), SCAN_PAGE).await?;
+            after = page.last().map(|row| row.key.clone());
+            let beyond = |row: &&Record| row.dot.timeline == cut.timeline && row.dot.seq > cut.seq;
+            let exposed: Vec<&Record> = page.iter().filter(beyond).collect();
+            transaction.load(&self.region, exposed.iter().map(|row| row.key.clone())).await?;
+            for record in exposed {
+                if transaction.record(&record.key).is_none_or(|now| now.dot != record.dot) {
+                    continue; // Removed with the part of the tail that is in the log.
+                }
+                let row = QuarantineRow {
+                    operation: operation_of(record),
+                    reason: reason(regime, cut.timeline),
+                    epoch: regime.epoch,
+                    found_ns,
+                    state: QuarantineState::Open,
+                    repaired: false,
+                };
+                self.unrepaired.entry(record.key.clone()).or_default().push(row.clone());
+                transaction.commit.quarantine.push(row);
+                transaction.set_record(record.key.clone(), None);
+                count += 1;
+            }
+            if page.len() < SCAN_PAGE {
+                return Ok(count);
+            }
+        }
     }
 
     /// Everything before a cut is history, and without a durability to wait for everything of one's own is visible.
@@ -146,10 +210,37 @@ impl Writer {
     /// Blocks the region while sealed history is missing here, and unblocks it once it is complete.
     pub(super) fn note_history(&mut self) {
         // In isolation other homes' history neither comes nor counts.
+        let purged = self.unmerged.iter().any(|home| !self.regime.frozen_homes.contains(home));
         let missing = self.regime.mode != Mode::RegionalIsolation
-            && self.regime.cuts.iter().any(|(timeline, cut)| self.position(timeline).visible < cut);
+            && (purged || self.regime.cuts.iter().any(|(timeline, cut)| self.position(timeline).visible < cut));
         self.lacks_history = missing;
         self.region.block(Blocker::CatchingUp, missing);
+    }
+}
+
+/// Why what lies beyond the cut of this timeline is put aside.
+fn reason(regime: &Regime, timeline: Timeline) -> QuarantineReason {
+    let evicted = regime.members.get(&timeline.region).is_some_and(|member| member.state == MemberState::Evicted);
+    if evicted { QuarantineReason::Evicted } else { QuarantineReason::PastCut }
+}
+
+/// The operation that made a record, as far as the record tells it: when it was accepted is not in it, and its version
+/// is close to that; its place in the rolling hash is not in it either.
+fn operation_of(record: &Record) -> Operation {
+    Operation {
+        dot: record.dot,
+        epoch: record.epoch,
+        kind: if record.is_tombstone() { OperationKind::Delete } else { OperationKind::Put },
+        home: record.key.home,
+        id: Some(record.key.id.clone()),
+        value: record.value.clone(),
+        version: record.version,
+        context: record.context.clone(),
+        op_id: record.op_id,
+        accepted_ns: record.version.time_ns,
+        trace: None,
+        merged_from: None,
+        chain: Chain::default(),
     }
 }
 

@@ -1,14 +1,19 @@
 //! Forgetting: tombstones and log entries behind the stability frontier, and everything foreign on the way to
 //! isolation.
 
+use std::collections::BTreeSet;
+
 use longhaul_core::digest::bucket;
+use longhaul_core::gate::may_replicate;
 use longhaul_core::ids::{RegionId, Timeline};
 use longhaul_core::replication::frontier::{collectable_log, frontier};
 use longhaul_core::replication::{MemberReport, durable_vector};
+use longhaul_core::vector::VersionVector;
 
-use super::task::Writer;
+use super::meta;
+use super::task::{Writer, entry};
 use super::transaction::Transaction;
-use crate::store::{DigestMap, StoreError};
+use crate::store::{Commit, DigestMap, StoreError};
 
 /// Tombstones removed in one commit.
 const TOMBSTONES_PER_COMMIT: usize = 512;
@@ -56,9 +61,28 @@ impl Writer {
         Ok(())
     }
 
-    /// Erases everything that does not belong to this home.
+    /// Erases everything that does not belong to this home. Does nothing once records travel again: whoever asked saw an
+    /// earlier regime.
     pub(super) async fn purge(&mut self) -> Result<(), StoreError> {
         let me = self.region.id();
+        if may_replicate(&self.regime) {
+            return Ok(());
+        }
+        // Before anything is erased: from here on the vectors say nothing about the rows of other homes, not even the own
+        // timeline's, which wrote for them and keeps its place. A log that is complete proves nothing either.
+        let unmerged: BTreeSet<RegionId> = self
+            .regime
+            .members
+            .keys()
+            .copied()
+            .filter(|home| *home != me)
+            .chain(self.unmerged.iter().copied())
+            .collect();
+        let meta = vec![entry(meta::UNMERGED, &unmerged), entry(meta::ROWS_AHEAD, &VersionVector::default())];
+        self.region.store.commit(Commit { meta, ..Commit::default() }).await?;
+        self.region.publish_unmerged(unmerged.clone());
+        self.unmerged = unmerged;
+        self.rows_ahead = VersionVector::default();
         let keep: Vec<Timeline> = self.positions.keys().copied().filter(|timeline| timeline.region == me).collect();
         self.region.store.purge(me, &keep).await?;
         self.positions.retain(|timeline, _| timeline.region == me);

@@ -139,6 +139,9 @@ pub struct Adopted {
     pub quarantined: u64,
 }
 
+/// What became of a part of a snapshot; the error is a line that says why it was not taken.
+pub(crate) type SnapshotResult = Result<(), String>;
+
 /// What became of a batch.
 pub(crate) type ApplyResult = Result<(), Refused>;
 
@@ -149,8 +152,6 @@ pub(crate) struct SnapshotChunk {
     pub header: Arc<SnapshotHeader>,
     /// Only records of this home are in the snapshot, if set.
     pub home: Option<RegionId>,
-    /// What this region had applied when the snapshot began.
-    pub have: Arc<VersionVector>,
     /// Where the chunk begins (exclusive).
     pub after: Option<RecordKey>,
     /// Where it ends (inclusive); `None`: at the end of the table.
@@ -174,8 +175,8 @@ pub(crate) enum Command {
     Adopt { regime: Box<Regime>, reply: oneshot::Sender<Adopted> },
     Marker { kind: OperationKind, trace: Option<TraceContext>, reply: oneshot::Sender<Result<Dot, WriteError>> },
     PeerDurable { peer: RegionId, epoch: Epoch, durable: VersionVector },
-    Snapshot { chunk: Box<SnapshotChunk>, reply: oneshot::Sender<()> },
-    SnapshotFinish { header: Arc<SnapshotHeader>, reply: oneshot::Sender<Result<(), String>> },
+    Snapshot { chunk: Box<SnapshotChunk>, reply: oneshot::Sender<SnapshotResult> },
+    SnapshotFinish { header: Arc<SnapshotHeader>, home: Option<RegionId>, reply: oneshot::Sender<SnapshotResult> },
     Collect { reply: oneshot::Sender<()> },
     Purge { reply: oneshot::Sender<()> },
     Repair { keys: Vec<RecordKey>, rows: Vec<Record>, reply: oneshot::Sender<usize> },
@@ -294,12 +295,16 @@ impl WriterHandle {
         self.commands.send(Command::PeerDurable { peer, epoch, durable }).await.map_err(|_| WriterGone)
     }
 
-    pub(crate) async fn snapshot_chunk(&self, chunk: SnapshotChunk) -> Result<(), WriterGone> {
+    pub(crate) async fn snapshot_chunk(&self, chunk: SnapshotChunk) -> Result<SnapshotResult, WriterGone> {
         self.ask(|reply| Command::Snapshot { chunk: Box::new(chunk), reply }).await
     }
 
-    pub(crate) async fn snapshot_finish(&self, header: Arc<SnapshotHeader>) -> Result<Result<(), String>, WriterGone> {
-        self.ask(|reply| Command::SnapshotFinish { header, reply }).await
+    pub(crate) async fn snapshot_finish(
+        &self,
+        header: Arc<SnapshotHeader>,
+        home: Option<RegionId>,
+    ) -> Result<SnapshotResult, WriterGone> {
+        self.ask(|reply| Command::SnapshotFinish { header, home, reply }).await
     }
 
     pub(crate) async fn collect(&self) -> Result<(), WriterGone> {
@@ -334,6 +339,10 @@ pub(crate) mod meta {
     pub(crate) const REGIME: &str = "regime";
     /// The bound above which the clock does not stamp, 8 bytes big-endian.
     pub(crate) const CLOCK_UPPER: &str = "clock_upper";
+    /// Homes that were purged and not merged again, postcard.
+    pub(crate) const UNMERGED: &str = "unmerged_homes";
+    /// How far rows may run ahead of the positions, per timeline, postcard.
+    pub(crate) const ROWS_AHEAD: &str = "rows_ahead";
     /// Distinguishes a region that has run before from a new one.
     pub(crate) const BORN: &str = "born";
 }

@@ -1,16 +1,18 @@
 //! What a starting region reads from its store.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use longhaul_core::clock::RegionClock;
-use longhaul_core::ids::{RecordKey, Timeline};
+use longhaul_core::ids::{RecordKey, RegionId, Timeline};
 use longhaul_core::limits::{BATCH_BYTES_MAX, BATCH_OPERATIONS_MAX, CLOCK_UPPER_AHEAD};
 use longhaul_core::operation::Operation;
 use longhaul_core::regime::Regime;
 use longhaul_core::replication::Positions;
+use longhaul_core::vector::VersionVector;
 use longhaul_http::clock::SharedClock;
+use serde::de::DeserializeOwned;
 
 use super::meta;
 use super::task::bound_entry;
@@ -30,6 +32,8 @@ pub(crate) struct Recovered {
     pub(super) clock_upper_ns: u64,
     pub(super) unapplied: BTreeMap<Timeline, VecDeque<Arc<Operation>>>,
     pub(super) unrepaired: BTreeMap<RecordKey, Vec<QuarantineRow>>,
+    pub(super) unmerged: BTreeSet<RegionId>,
+    pub(super) rows_ahead: VersionVector,
     /// Every durable named value.
     pub(crate) meta: BTreeMap<String, Bytes>,
 }
@@ -89,6 +93,8 @@ pub(crate) async fn recover(
     }
     Ok(Recovered {
         unrepaired: unrepaired(store).await?,
+        unmerged: remembered(&loaded.meta, meta::UNMERGED)?,
+        rows_ahead: remembered(&loaded.meta, meta::ROWS_AHEAD)?,
         regime,
         positions: loaded.positions,
         digests: loaded.digests,
@@ -96,6 +102,16 @@ pub(crate) async fn recover(
         clock_upper_ns,
         unapplied,
         meta: loaded.meta,
+    })
+}
+
+/// A durable value; the default if there is none.
+fn remembered<T: DeserializeOwned + Default>(meta: &BTreeMap<String, Bytes>, name: &str) -> Result<T, StoreError> {
+    let Some(bytes) = meta.get(name) else { return Ok(T::default()) };
+    postcard::from_bytes(bytes).map_err(|error| StoreError::Unusable {
+        path: format!("meta/{name}"),
+        reason: format!("it cannot be read: {error}"),
+        remedy: "start the version of longhaul that wrote it, or give the region an empty store".to_owned(),
     })
 }
 

@@ -1,13 +1,13 @@
 //! The writer's loop: take what is there, stage it, commit, publish, answer.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use longhaul_core::ack::AckTracker;
 use longhaul_core::clock::RegionClock;
-use longhaul_core::ids::{RecordKey, Timeline};
+use longhaul_core::ids::{Dot, RecordKey, RegionId, Timeline};
 use longhaul_core::limits::COMMIT_BATCH_MAX;
 use longhaul_core::operation::Operation;
 use longhaul_core::record::Record;
@@ -51,8 +51,8 @@ pub(crate) struct Writer {
     pub(super) digests: Digests,
     pub(super) acks: AckTracker,
     pub(super) gate: GateScope,
-    /// Who waits for the gate to have no write behind it.
-    pub(super) gate_replies: Vec<oneshot::Sender<()>>,
+    /// Who waits until every write that was accepted before the gate closed has been answered: those up to this place.
+    pub(super) gate_replies: Vec<(Dot, oneshot::Sender<()>)>,
     /// Logged operations that are not visible yet, in order.
     pub(super) unapplied: BTreeMap<Timeline, VecDeque<Arc<Operation>>>,
     /// The newest unapplied state of each record of the own timeline. Looked up only.
@@ -60,6 +60,10 @@ pub(crate) struct Writer {
     /// Clients whose operations are not visible yet, by sequence number.
     pub(super) waiting: BTreeMap<u64, Vec<Waiting>>,
     pub(super) waiting_count: usize,
+    /// Homes that were purged and not merged again.
+    pub(super) unmerged: BTreeSet<RegionId>,
+    /// How far rows of snapshots may run ahead of the positions, per timeline.
+    pub(super) rows_ahead: VersionVector,
     /// Records that a removed tail had touched and that are not repaired yet.
     pub(super) unrepaired: BTreeMap<RecordKey, Vec<QuarantineRow>>,
 }
@@ -69,7 +73,10 @@ impl Writer {
     pub(crate) fn new(region: Arc<Region>, recovered: Recovered) -> Self {
         let regime = region.regime();
         let me = region.id();
+        region.publish_unmerged(recovered.unmerged.clone());
         Self {
+            unmerged: recovered.unmerged,
+            rows_ahead: recovered.rows_ahead,
             own: own_timeline(&regime, me),
             vector: durable_vector(&recovered.positions),
             positions: recovered.positions,
@@ -151,11 +158,7 @@ impl Writer {
         }
         self.expire();
         self.commit(transaction).await?;
-        if self.waiting.is_empty() {
-            for reply in self.gate_replies.drain(..) {
-                let _ = reply.send(());
-            }
-        }
+        self.answer_gates();
         Ok(())
     }
 
@@ -187,7 +190,8 @@ impl Writer {
                 if scope == GateScope::Open {
                     transaction.replies.push(Reply::Done(reply));
                 } else {
-                    self.gate_replies.push(reply);
+                    let last = Dot { timeline: self.own, seq: self.position(self.own).seq };
+                    self.gate_replies.push((last, reply));
                 }
             }
             Command::AcceptClockJump { reply } => {
@@ -202,6 +206,16 @@ impl Writer {
         Ok(transaction)
     }
 
+    /// Answers whoever waits for writes before a gate. Writes that pass the gate (those of the own home, on the way to
+    /// isolation) may come without end, so it is not enough to wait until nobody waits.
+    fn answer_gates(&mut self) {
+        let first = self.waiting.keys().next().copied().unwrap_or(u64::MAX);
+        let own = self.own;
+        for (_, reply) in self.gate_replies.extract_if(.., |(last, _)| last.timeline != own || last.seq < first) {
+            let _ = reply.send(());
+        }
+    }
+
     async fn run_alone(&mut self, command: Command) -> Result<(), StoreError> {
         match command {
             Command::Adopt { regime, reply } => {
@@ -209,11 +223,11 @@ impl Writer {
                 let _ = reply.send(adopted);
             }
             Command::Snapshot { chunk, reply } => {
-                self.merge_chunk(*chunk).await?;
-                let _ = reply.send(());
+                let result = self.merge_chunk(*chunk).await?;
+                let _ = reply.send(result);
             }
-            Command::SnapshotFinish { header, reply } => {
-                let result = self.finish_snapshot(&header).await?;
+            Command::SnapshotFinish { header, home, reply } => {
+                let result = self.finish_snapshot(&header, home).await?;
                 let _ = reply.send(result);
             }
             Command::Collect { reply } => {
@@ -344,6 +358,12 @@ impl Writer {
             }
         }
     }
+}
+
+/// A durable value as it is written.
+pub(super) fn entry<T: serde::Serialize>(name: &str, value: &T) -> (String, Bytes) {
+    let bytes = postcard::to_stdvec(value).expect("sets and vectors of numbers can be encoded");
+    (name.to_owned(), bytes.into())
 }
 
 pub(super) fn bound_entry(upper_ns: u64) -> (String, Bytes) {

@@ -7,7 +7,7 @@ use longhaul_core::clock::ClockError;
 use longhaul_core::error_code::ErrorCode;
 use longhaul_core::gate::{GateRefusal, write_gate};
 use longhaul_core::ids::{Dot, OpId, RecordKey, RegionId};
-use longhaul_core::limits::WRITE_QUEUE_MAX;
+use longhaul_core::limits::{UNAPPLIED_MAX, WRITE_QUEUE_MAX};
 use longhaul_core::operation::{Chain, Operation, OperationKind, TraceContext};
 use longhaul_core::record::Record;
 use longhaul_core::regime::{MemberState, Mode};
@@ -83,6 +83,11 @@ impl Writer {
         let head_version = head.map_or(Version::ZERO, |head| head.version);
         if self.waiting_count >= WRITE_QUEUE_MAX {
             let detail = format!("{WRITE_QUEUE_MAX} writes wait for followers already; try again later");
+            return Err(WriteError::new(ErrorCode::Overloaded, detail));
+        }
+        // A client stops waiting at its deadline; its operation waits for followers as long as it takes.
+        if self.unapplied.get(&self.own).is_some_and(|waiting| waiting.len() >= UNAPPLIED_MAX) {
+            let detail = format!("{UNAPPLIED_MAX} logged writes wait for followers already; try again later");
             return Err(WriteError::new(ErrorCode::Overloaded, detail));
         }
         if let Some(after) = request.after {

@@ -1,10 +1,12 @@
 //! Another primary, unplanned.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use longhaul_core::error_code::ErrorCode;
 use longhaul_core::regime::{ChangeKind, Durability, Mode};
 use longhaul_http::wire::regime::ChangeState;
+
+use tokio::time::Instant;
 
 use crate::steering::{id, milestone, primary};
 use crate::traffic::{Entry, Traffic};

@@ -32,7 +32,10 @@ async fn every_mode_switch_names_the_region_that_cannot_be_reached() {
         let world = World::start(before, Durability::Local, |_| {}).await;
         world.isolate(2);
         let missing = refused(&world, 0, target, false).await;
-        assert!(missing.iter().any(|line| line.starts_with(NAMES[2]) && line.contains("cannot be reached")), "{missing:?}");
+        assert!(
+            missing.iter().any(|line| line.starts_with(NAMES[2]) && line.contains("cannot be reached")),
+            "{missing:?}"
+        );
         assert!(missing.iter().all(|line| !line.starts_with(NAMES[1])), "{missing:?}");
         assert_eq!(world.regime(0).await.epoch.0, 1, "nothing has changed");
     }
@@ -41,7 +44,9 @@ async fn every_mode_switch_names_the_region_that_cannot_be_reached() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_is_refused_even_if_forced() {
     let world = World::start(AP, Durability::Local, |_| {}).await;
-    world.until(|w| async move { w.put(0, "/v1/records/eu-west/a", &[], "1").await.status.is_success() }, "lease").await;
+    world
+        .until(|w| async move { w.put(0, "/v1/records/eu-west/a", &[], "1").await.status.is_success() }, "lease")
+        .await;
     for (target, says) in [
         (primary(0, Durability::Local), "already as wanted"),
         (Target { primary: None, ..primary(0, Durability::Local) }, "needs a primary"),
@@ -77,7 +82,10 @@ async fn a_target_that_lags_is_refused_with_its_lag() {
         )
         .await;
     let missing = refused(&world, 0, primary(1, Durability::Local), false).await;
-    assert!(missing[0].starts_with(NAMES[1]) && missing[0].contains("lags by") && missing[0].contains("force"), "{missing:?}");
+    assert!(
+        missing[0].starts_with(NAMES[1]) && missing[0].contains("lags by") && missing[0].contains("force"),
+        "{missing:?}"
+    );
     world.feed(1);
     world.until(|w| async move { w.status(1).await.unwrap().lag[NAMES[0]].ms < 100.0 }, "it has caught up").await;
     let change = world.switch(0, primary(1, Durability::Local)).await;
@@ -103,7 +111,9 @@ async fn one_transition_at_a_time() {
 async fn forced(before: Mode, target: Target, at: usize, cost: &str) -> World {
     let world = World::start(before, Durability::Local, |_| {}).await;
     let path = "/v1/records/us-east/before";
-    world.until(|w| async move { w.put(0, path, &[], "1").await.status.is_success() || before == ISOLATION }, "wrote").await;
+    world
+        .until(|w| async move { w.put(0, path, &[], "1").await.status.is_success() || before == ISOLATION }, "wrote")
+        .await;
     if before != ISOLATION {
         world.shows(2, path, "1").await;
     }
@@ -123,7 +133,9 @@ async fn returns(world: &World) {
     for n in 0..3 {
         world.regime_becomes(n, |r| r.is_active(id(2)), "the region is a full member again").await;
     }
-    world.until(|w| async move { w.status(2).await.is_some_and(|s| s.ready && s.trouble.is_none()) }, "it serves").await;
+    world
+        .until(|w| async move { w.status(2).await.is_some_and(|s| s.ready && s.trouble.is_none()) }, "it serves")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -164,7 +176,9 @@ async fn forced_into_isolation_the_absent_home_is_frozen_until_it_returns() {
     assert_eq!((frozen.code, frozen.home.as_deref()), (ErrorCode::WrongHome, Some(NAMES[2])));
     world.put(0, "/v1/records/eu-west/x", &[], "1").await.ok();
     returns(&world).await;
-    world.until(|w| async move { w.put(2, "/v1/records/ap-south/x", &[], "2").await.status.is_success() }, "writes").await;
+    world
+        .until(|w| async move { w.put(2, "/v1/records/ap-south/x", &[], "2").await.status.is_success() }, "writes")
+        .await;
     // Now everything foreign goes, everywhere.
     for n in 0..3 {
         world
@@ -178,6 +192,40 @@ async fn forced_into_isolation_the_absent_home_is_frozen_until_it_returns() {
             .await;
     }
     world.shows(1, "/v1/records/us-east/before", "1").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_home_gets_back_what_the_others_kept_of_it() {
+    let world = World::start(AA, Durability::Local, |_| {}).await;
+    let path = |id: &str| format!("/v1/records/ap-south/{id}");
+    for id in ["deleted", "overwritten", "same"] {
+        world.put(0, &path(id), &[], "\"old\"").await.ok();
+        world.shows(2, &path(id), "\"old\"").await;
+    }
+    world.isolate(2);
+    // What the others write of its records meanwhile is with them only ...
+    world.put(0, &path("kept"), &[], "\"kept\"").await.ok();
+    world.delete(0, &path("deleted"), &[]).await.ok();
+    world.shows(1, &path("kept"), "\"kept\"").await;
+    // ... and what it writes is with itself only, and beyond its cut.
+    for id in ["overwritten", "alone"] {
+        world.put(2, &path(id), &[], "\"tail\"").await.ok();
+    }
+    let (at, change) = world.begin_transition(0, mode(ISOLATION), true).await;
+    assert_eq!(world.end_of(at, &change).await.state, ChangeState::Done);
+    world.until(|w| async move { w.regime(1).await.mode == ISOLATION }, "isolated").await;
+    returns(&world).await;
+    for (id, value) in [("kept", "\"kept\""), ("overwritten", "\"old\""), ("same", "\"old\"")] {
+        world.shows(2, &path(id), value).await;
+    }
+    for id in ["deleted", "alone"] {
+        assert_eq!(world.get(2, &path(id), &[]).await.status, 404, "{id}");
+    }
+    let canary = ["kept".to_owned()];
+    for n in [0, 1] {
+        world.until(|w| async move { w.sweep(n, &["\"kept\"".to_owned()]).await.is_empty() }, "purged").await;
+    }
+    assert!(!world.sweep(2, &canary).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -101,7 +101,8 @@ impl World {
 
     /// Waits until a region has adopted this epoch, or a later one.
     pub(crate) async fn adopts(&self, n: usize, epoch: u64) {
-        self.until(|w| async move { w.regime(n).await.epoch.0 >= epoch }, &format!("{} adopts {epoch}", NAMES[n])).await;
+        self.until(|w| async move { w.regime(n).await.epoch.0 >= epoch }, &format!("{} adopts {epoch}", NAMES[n]))
+            .await;
     }
 
     /// Waits until a region's regime is of this kind.

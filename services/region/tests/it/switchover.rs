@@ -26,9 +26,8 @@ async fn there_and_back(durability: Durability) {
         assert_eq!((change.from.as_deref(), change.to.as_deref()), (Some(NAMES[from]), Some(NAMES[to])));
         let moments = ["announced", "drained", "caught_up", "flipped"].map(|name| milestone(&change, name));
         assert!(moments.iter().all(Option::is_some) && moments.is_sorted(), "{change:?}");
-        let by_new = |entry: &crate::traffic::Entry| {
-            entry.by().is_some_and(|(by, epoch)| by == to && epoch >= change.epoch_to)
-        };
+        let by_new =
+            |entry: &crate::traffic::Entry| entry.by().is_some_and(|(by, epoch)| by == to && epoch >= change.epoch_to);
         traffic.flows_where(&world, 40, by_new).await;
     }
     let ledger = traffic.end().await;
@@ -75,7 +74,9 @@ async fn a_switchover_to_a_region_that_cannot_catch_up_ends_at_its_deadline_and_
     let regime = world.regime(0).await;
     assert_eq!((regime.primary, regime.change.kind), (Some(id(0)), ChangeKind::TransitionAborted));
     assert!(regime.transition.is_none());
-    traffic.flows_where(&world, 20, |entry| entry.by().is_some_and(|(by, epoch)| by == 0 && epoch >= regime.epoch.0)).await;
+    traffic
+        .flows_where(&world, 20, |entry| entry.by().is_some_and(|(by, epoch)| by == 0 && epoch >= regime.epoch.0))
+        .await;
     world.feed(1);
     let ledger = traffic.end().await;
     ledger.only_refused_with(&SWITCHING);

@@ -4,8 +4,9 @@
 //! be looked up: acknowledged ones must be there, refused ones must not, and of unknown ones either may be true.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
@@ -14,9 +15,9 @@ use longhaul_http::client::{CallError, HttpClient};
 use longhaul_http::net::TokioNet;
 use longhaul_http::problem::Problem;
 use longhaul_http::wire::status::{DigestView, RememberedOperation};
-use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::steering::named;
@@ -93,7 +94,11 @@ struct Seen {
     reads: u64,
 }
 
+/// Every user has a number, so that no two draw the same operation id.
+static USERS: AtomicU64 = AtomicU64::new(1);
+
 struct User {
+    number: u64,
     n: usize,
     addresses: Vec<String>,
     client: HttpClient,
@@ -107,7 +112,7 @@ struct User {
 pub(crate) struct Traffic {
     stop: CancellationToken,
     seen: Arc<Mutex<Seen>>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: TaskTracker,
 }
 
 impl Traffic {
@@ -118,10 +123,11 @@ impl Traffic {
 
     /// Users at these regions.
     pub(crate) fn at(world: &World, regions: impl IntoIterator<Item = usize>) -> Self {
-        let mut traffic = Self { stop: CancellationToken::new(), seen: Arc::default(), tasks: Vec::new() };
+        let traffic = Self { stop: CancellationToken::new(), seen: Arc::default(), tasks: TaskTracker::new() };
         for n in regions {
             let kept = Arc::default();
             let user = || User {
+                number: USERS.fetch_add(1, Ordering::Relaxed),
                 n,
                 addresses: world.addresses.clone(),
                 client: HttpClient::new(Arc::new(TokioNet)),
@@ -130,8 +136,8 @@ impl Traffic {
                 kept: Arc::clone(&kept),
             };
             let (writer, reader) = (user(), user());
-            traffic.tasks.push(tokio::spawn(async move { writer.write_on().await }));
-            traffic.tasks.push(tokio::spawn(async move { reader.read_on().await }));
+            traffic.tasks.spawn(async move { writer.write_on().await });
+            traffic.tasks.spawn(async move { reader.read_on().await });
         }
         traffic
     }
@@ -155,9 +161,8 @@ impl Traffic {
     /// Ends it, and gives the ledger.
     pub(crate) async fn end(self) -> Ledger {
         self.stop.cancel();
-        for task in self.tasks {
-            task.await.unwrap();
-        }
+        self.tasks.close();
+        self.tasks.wait().await;
         let mut seen = self.seen.lock().unwrap();
         Ledger { entries: std::mem::take(&mut seen.entries), wrong: std::mem::take(&mut seen.wrong), reads: seen.reads }
     }
@@ -174,14 +179,17 @@ impl User {
                 () = self.stop.cancelled() => return,
                 _ = pace.tick() => {}
             }
-            let op_id = Uuid::from_u64_pair(self.n as u64 + 1, i as u64).to_string();
+            let op_id = Uuid::from_u64_pair(self.number, i as u64).to_string();
             let home = (self.n + i) % homes;
             let doomed = if i % 6 == 5 { self.take_kept() } else { None };
             let (path, value, own, before) = match doomed {
                 Some((path, value)) => (path, None, true, Some(value)),
-                None if i % 7 == 3 => {
-                    (format!("/v1/records/{}/contended-{}", NAMES[home], i % 4), Some(format!("\"{op_id}\"")), false, None)
-                }
+                None if i % 7 == 3 => (
+                    format!("/v1/records/{}/contended-{}", NAMES[home], i % 4),
+                    Some(format!("\"{op_id}\"")),
+                    false,
+                    None,
+                ),
                 None => (format!("/v1/records/{}/{op_id}", NAMES[home]), Some(format!("\"{op_id}\"")), true, None),
             };
             let home = named(path.split('/').nth(3).unwrap());
@@ -328,8 +336,7 @@ impl Ledger {
 
     /// The longest time in which no operation of this kind was acknowledged.
     pub(crate) fn pause(&self, of: impl Fn(&Entry) -> bool) -> Duration {
-        let mut ends: Vec<Instant> =
-            self.acknowledged().filter(|entry| of(entry)).map(|entry| entry.ended).collect();
+        let mut ends: Vec<Instant> = self.acknowledged().filter(|entry| of(entry)).map(|entry| entry.ended).collect();
         ends.sort_unstable();
         ends.windows(2).map(|pair| pair[1] - pair[0]).max().expect("operations were acknowledged")
     }

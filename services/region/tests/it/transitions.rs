@@ -70,8 +70,7 @@ async fn active_active_becomes_active_passive() {
 
 /// Stops the coordinator once the transition waits for a starved region, and waits for the end that the others make.
 async fn coordinator_dies(before: Mode, target: longhaul_core::regime::Target, coordinator: usize, starved: usize) {
-    let mut world =
-        World::start(before, Durability::Local, |config| config.timings.transition_deadline_ms = 800).await;
+    let mut world = World::start(before, Durability::Local, |config| config.timings.transition_deadline_ms = 800).await;
     let traffic = Traffic::start(&world);
     traffic.flows(&world, 30).await;
     world.starve(starved);

@@ -135,11 +135,7 @@ fn step(count: usize, max: usize) -> usize {
     count.div_ceil(max).max(1)
 }
 
-async fn records(
-    subject: &Subject,
-    ledger: &Ledger,
-    witness: &Witness,
-) -> Result<BTreeMap<u32, Final>, CallError> {
+async fn records(subject: &Subject, ledger: &Ledger, witness: &Witness) -> Result<BTreeMap<u32, Final>, CallError> {
     let (inserts, shared): (Vec<u32>, Vec<u32>) =
         (0..ledger.keys.len() as u32).partition(|key| matches!(ledger.keys[*key as usize].slot, Slot::Insert(_)));
     let sampled = inserts.iter().step_by(step(inserts.len(), RECORDS_MAX.saturating_sub(shared.len()).max(1)));

@@ -129,7 +129,8 @@ impl Witness {
         let mut found = Vec::new();
         let mut offset = 0;
         loop {
-            let page: Vec<QuarantineView> = self.get(&format!("{QUARANTINE_PATH}?offset={offset}&limit={PAGE}")).await?;
+            let page: Vec<QuarantineView> =
+                self.get(&format!("{QUARANTINE_PATH}?offset={offset}&limit={PAGE}")).await?;
             if page.is_empty() {
                 return Ok(found);
             }

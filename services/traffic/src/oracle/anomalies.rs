@@ -114,9 +114,11 @@ fn phantoms(case: &Case<'_>) -> Vec<String> {
         let key = case.ledger.key_text(read.key);
         format!("phantom: operation {} read a value of {key} that nobody can have written", read.op_id)
     });
-    let found = case.evidence.regions.iter().flat_map(|(region, evidence)| {
-        evidence.records.iter().map(move |(key, found)| (region, *key, found))
-    });
+    let found = case
+        .evidence
+        .regions
+        .iter()
+        .flat_map(|(region, evidence)| evidence.records.iter().map(move |(key, found)| (region, *key, found)));
     let at_the_end = found.filter_map(|(region, key, found)| match found {
         Final::Present { observed, .. } if impossible(*observed, key, u64::MAX) => {
             let key = case.ledger.key_text(key);
@@ -141,9 +143,11 @@ fn resurrections(case: &Case<'_>) -> Vec<String> {
                 && history.version[*index].is_some_and(|version| version > shown)
         })
     };
-    let found = case.evidence.regions.iter().flat_map(|(region, evidence)| {
-        evidence.records.iter().map(move |(key, found)| (region, *key, found))
-    });
+    let found = case
+        .evidence
+        .regions
+        .iter()
+        .flat_map(|(region, evidence)| evidence.records.iter().map(move |(key, found)| (region, *key, found)));
     let back = found.filter_map(|(region, key, found)| match found {
         Final::Present { version, .. } => deleted(key, *version).map(|delete| {
             let (key, delete) = (case.ledger.key_text(key), entries[delete].op_id);

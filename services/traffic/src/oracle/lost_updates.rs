@@ -62,7 +62,9 @@ pub fn updates(case: &Case<'_>) -> Updates {
             updates.lost += 1;
             let explained = conflicted.contains(&entry.op_id)
                 || history.quarantined.contains(&entry.op_id)
-                || appends.iter().any(|other| overwrote_blindly(history, ledger.entries.as_slice(), *other, index, &lags));
+                || appends
+                    .iter()
+                    .any(|other| overwrote_blindly(history, ledger.entries.as_slice(), *other, index, &lags));
             if !explained {
                 updates.unexplained.push(entry.op_id);
             }

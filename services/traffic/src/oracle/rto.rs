@@ -167,7 +167,11 @@ mod tests {
         let mut scene = Scene::new();
         for tenth in 0..400 {
             let at_s = f64::from(tenth) / 10.0;
-            if at_s < 30.0 { scene.put(0, at_s, at_s + 0.02) } else { scene.failed_put(0, at_s, at_s + 1.0) };
+            if at_s < 30.0 {
+                scene.put(0, at_s, at_s + 0.02)
+            } else {
+                scene.failed_put(0, at_s, at_s + 1.0)
+            };
         }
         scene.fault("switchover", 10.0, None);
         scene.fault("region-return", 25.0, None);

@@ -13,7 +13,9 @@ use crate::value::Observed;
 
 /// An anomaly that the oracle missed, miscounted or made up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the oracle's self-test failed: planted {planted}, counted {counted} where {expected} was right; its verdicts mean nothing, so do not use this build")]
+#[error(
+    "the oracle's self-test failed: planted {planted}, counted {counted} where {expected} was right; its verdicts mean nothing, so do not use this build"
+)]
 pub struct SelftestError {
     /// What was planted.
     pub planted: &'static str,
@@ -125,11 +127,7 @@ const PLANTS: [(&str, Plant, Read); 14] = [
         },
         |found| found.anomalies.duplicates,
     ),
-    (
-        "a resurrection",
-        |stage| stage.scene.show("us", stage.removed),
-        |found| found.anomalies.resurrections,
-    ),
+    ("a resurrection", |stage| stage.scene.show("us", stage.removed), |found| found.anomalies.resurrections),
     (
         "a foreign byte",
         |stage| {
@@ -183,11 +181,7 @@ const PLANTS: [(&str, Plant, Read); 14] = [
         },
         |found| found.conflicts.unexplained,
     ),
-    (
-        "a conflict",
-        |stage| stage.scene.conflict("eu", stage.old, stage.delete),
-        |found| found.conflicts.concurrent,
-    ),
+    ("a conflict", |stage| stage.scene.conflict("eu", stage.old, stage.delete), |found| found.conflicts.concurrent),
 ];
 
 /// Everything in the findings that a clean history leaves at 0.
@@ -205,9 +199,7 @@ fn alarms(found: &Findings) -> u64 {
 
 /// Plants each anomaly once and looks for it. To be called before every run; it takes a few milliseconds.
 pub fn selftest() -> Result<(), SelftestError> {
-    let findings = |stage: &Stage| {
-        judge(&stage.scene.ledger, &stage.scene.evidence, &stage.scene.circumstances)
-    };
+    let findings = |stage: &Stage| judge(&stage.scene.ledger, &stage.scene.evidence, &stage.scene.circumstances);
     let expect = |planted, counted, expected| {
         if counted == expected { Ok(()) } else { Err(SelftestError { planted, counted, expected }) }
     };

@@ -72,7 +72,8 @@ struct Chain {
 impl Chain {
     fn new(case: &Case<'_>) -> Self {
         let entries = &case.ledger.entries;
-        let index_of: BTreeMap<u32, usize> = entries.iter().enumerate().map(|(index, entry)| (entry.n, index)).collect();
+        let index_of: BTreeMap<u32, usize> =
+            entries.iter().enumerate().map(|(index, entry)| (entry.n, index)).collect();
         let mut children: Vec<Vec<usize>> = vec![Vec::new(); entries.len()];
         let mut roots = Vec::new();
         for (index, entry) in entries.iter().enumerate() {

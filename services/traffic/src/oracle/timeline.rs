@@ -58,7 +58,8 @@ pub fn marks(case: &Case<'_>) -> Vec<Mark> {
     for change in &case.circumstances.changes {
         for milestone in &change.milestones {
             let text = format!("{} {} at {}", change.kind, milestone.name, milestone.region);
-            let known = phases.entry((&change.id, &milestone.name)).or_insert_with(|| (milestone.boot_ns, text.clone()));
+            let known =
+                phases.entry((&change.id, &milestone.name)).or_insert_with(|| (milestone.boot_ns, text.clone()));
             if milestone.boot_ns < known.0 {
                 *known = (milestone.boot_ns, text);
             }

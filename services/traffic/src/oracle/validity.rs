@@ -40,7 +40,9 @@ pub fn validity(case: &Case<'_>, outcomes: &OutcomeCounts, updates: &Updates) ->
         notes.push(format!("{late} of {all} operations started more than {} ms late", LATE_NS / 1_000_000));
     }
     for (region, reason) in &case.evidence.missing {
-        invalid.push(format!("region {region} gave no evidence: {reason}; bring it back, or say that it is meant to be down"));
+        invalid.push(format!(
+            "region {region} gave no evidence: {reason}; bring it back, or say that it is meant to be down"
+        ));
     }
     for region in &case.circumstances.regions_expected_down {
         notes.push(format!("region {region} is down at the end: what only it holds counts as lost"));
@@ -81,7 +83,8 @@ mod tests {
         scene.put(0, 1.0, 1.1);
         scene.circumstances.regions_expected_down.push("us".to_owned());
         scene.evidence.missing.insert("eu".to_owned(), "refused".to_owned());
-        let found = scene.judge(|case| validity(case, &OutcomeCounts { ok: 1, ..OutcomeCounts::default() }, &Updates::default()));
+        let found = scene
+            .judge(|case| validity(case, &OutcomeCounts { ok: 1, ..OutcomeCounts::default() }, &Updates::default()));
         assert_eq!((found.0.len(), found.1.len()), (1, 1));
         assert!(found.0[0].contains("region eu gave no evidence"));
     }

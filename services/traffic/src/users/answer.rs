@@ -112,9 +112,7 @@ pub(super) fn read_answer(address: &str, call: Result<Response<Bytes>, CallError
 
 fn from_error(error: &CallError, trace: Option<[u8; 16]>) -> Attempt {
     let (code, retryable, after_ms) = match error {
-        CallError::Problem { problem, .. } => {
-            (Some(problem.code), problem.code.is_retryable(), problem.retry_after_ms)
-        }
+        CallError::Problem { problem, .. } => (Some(problem.code), problem.code.is_retryable(), problem.retry_after_ms),
         CallError::Unreachable { .. } => (None, true, None),
         CallError::Deadline { .. } | CallError::Broken { .. } | CallError::Unreadable { .. } => (None, false, None),
     };

@@ -32,7 +32,9 @@ pub enum WorkloadError {
         count: usize,
     },
     /// The run would not fit into the ledger.
-    #[error("{rate_per_s}/s over {seconds} s are more than the {LEDGER_OPERATIONS_MAX} operations that a ledger holds; shorten the run or lower the rate")]
+    #[error(
+        "{rate_per_s}/s over {seconds} s are more than the {LEDGER_OPERATIONS_MAX} operations that a ledger holds; shorten the run or lower the rate"
+    )]
     TooLong {
         /// Operations a second.
         rate_per_s: f64,

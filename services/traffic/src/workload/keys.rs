@@ -7,9 +7,13 @@ use rand::rngs::SmallRng;
 /// Draws key numbers below `count`.
 #[derive(Debug, Clone)]
 pub(super) enum KeyDraw {
-    Uniform { count: u32 },
+    Uniform {
+        count: u32,
+    },
     /// The cumulative distribution by rank; key n has rank n + 1.
-    Zipf { cumulative: Vec<f64> },
+    Zipf {
+        cumulative: Vec<f64>,
+    },
 }
 
 impl KeyDraw {

@@ -178,9 +178,8 @@ mod tests {
     #[test]
     fn rates_and_shares_are_those_of_the_workload() {
         let workload = Workload::default();
-        let all: Vec<_> = (0..3)
-            .flat_map(|edge| EdgeStream::new(&workload, &population(), edge, 7, 0.0, Some(200.0)))
-            .collect();
+        let all: Vec<_> =
+            (0..3).flat_map(|edge| EdgeStream::new(&workload, &population(), edge, 7, 0.0, Some(200.0))).collect();
         let share = |wanted: &dyn Fn(&PlannedOperation) -> bool, of: f64| {
             all.iter().filter(|operation| wanted(operation)).count() as f64 / of
         };

@@ -8,10 +8,18 @@ pub(super) fn factor(shape: Shape, at_s: f64, edge: usize, edges: usize) -> f64 
     match shape {
         Shape::Constant => 1.0,
         Shape::Step { at_s: from, factor } => {
-            if at_s >= from { factor } else { 1.0 }
+            if at_s >= from {
+                factor
+            } else {
+                1.0
+            }
         }
         Shape::Spike { at_s: from, length_s, factor } => {
-            if at_s >= from && at_s < from + length_s { factor } else { 1.0 }
+            if at_s >= from && at_s < from + length_s {
+                factor
+            } else {
+                1.0
+            }
         }
         Shape::FollowTheSun { period_s } => {
             let turns = at_s / period_s - edge as f64 / edges as f64;

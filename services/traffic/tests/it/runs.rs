@@ -138,8 +138,7 @@ async fn an_honest_testbed_is_found_without_fault_and_the_ledger_has_every_opera
     let lines = std::fs::read_to_string(file).unwrap();
     assert_eq!(lines.lines().count() as u64, sent);
     assert!(lines.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["op_id"].is_string()));
-    let again: Findings =
-        play.client.get(&play.traffic, &run_findings_path(&started.id), DEADLINE).await.unwrap();
+    let again: Findings = play.client.get(&play.traffic, &run_findings_path(&started.id), DEADLINE).await.unwrap();
     assert_eq!(again, found);
     play.end().await;
 }
@@ -240,7 +239,11 @@ async fn in_isolation_foreign_operations_are_denials_and_foreign_bytes_violation
     request.workload.foreign_share = 0.2;
     request.workload.append_share = 0.0;
     request.edges.truncate(1);
-    request.edges.push(EdgeTarget { home: "us".to_owned(), name: "idle".to_owned(), gateway: "127.0.0.1:1".to_owned() });
+    request.edges.push(EdgeTarget {
+        home: "us".to_owned(),
+        name: "idle".to_owned(),
+        gateway: "127.0.0.1:1".to_owned(),
+    });
     let started = play.start(&request).await;
     play.finish(&started.id).await;
     let circumstances = JudgeRequest { start_mode: Mode::RegionalIsolation, ..circumstances() };
@@ -278,8 +281,10 @@ async fn one_run_at_a_time_and_none_is_judged_while_it_sends() {
     assert_eq!(code(play.judge(&started.id, &circumstances()).await), ErrorCode::Conflict);
     let unknown: Result<RunProgress, _> = play.client.get(&play.traffic, &run_path("nobody"), DEADLINE).await;
     assert_eq!(code(unknown), ErrorCode::UnknownName);
-    let stopped: Result<RunProgress, _> =
-        play.client.json::<(), _>(Method::POST, &play.traffic, &run_stop_path(&started.id), http::HeaderMap::new(), None, DEADLINE).await;
+    let stopped: Result<RunProgress, _> = play
+        .client
+        .json::<(), _>(Method::POST, &play.traffic, &run_stop_path(&started.id), http::HeaderMap::new(), None, DEADLINE)
+        .await;
     assert!(stopped.is_ok(), "{stopped:?}");
     play.finish(&started.id).await;
     let nonsense = RunRequest { workload: Workload { rate_per_s: 0.0, ..Workload::default() }, ..request };
@@ -308,8 +313,7 @@ async fn continuous_traffic_flows_until_it_is_stopped_and_keeps_runs_away() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let run: Result<RunStarted, _> =
-        play.client.post(&play.traffic, RUNS_PATH, &play.request(1.0), DEADLINE).await;
+    let run: Result<RunStarted, _> = play.client.post(&play.traffic, RUNS_PATH, &play.request(1.0), DEADLINE).await;
     assert_eq!(code(run), ErrorCode::Conflict);
     let stopped: TrafficStatus = play
         .client
@@ -325,7 +329,13 @@ async fn continuous_traffic_flows_until_it_is_stopped_and_keeps_runs_away() {
 fn the_document_names_every_operation() {
     let document = longhaul_traffic::openapi();
     let paths: Vec<&str> = document.paths.paths.keys().map(String::as_str).collect();
-    let expected =
-        ["/v1/runs", "/v1/runs/{id}", "/v1/runs/{id}/findings", "/v1/runs/{id}/judge", "/v1/runs/{id}/stop", "/v1/traffic"];
+    let expected = [
+        "/v1/runs",
+        "/v1/runs/{id}",
+        "/v1/runs/{id}/findings",
+        "/v1/runs/{id}/judge",
+        "/v1/runs/{id}/stop",
+        "/v1/traffic",
+    ];
     assert_eq!(paths, expected);
 }

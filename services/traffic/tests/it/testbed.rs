@@ -131,8 +131,7 @@ struct Place {
 }
 
 fn headers(version: Option<Version>) -> Vec<(&'static str, String)> {
-    let mut headers =
-        vec![(REGION, "eu".to_owned()), (EPOCH, "1".to_owned()), (SESSION, "opaque".to_owned())];
+    let mut headers = vec![(REGION, "eu".to_owned()), (EPOCH, "1".to_owned()), (SESSION, "opaque".to_owned())];
     headers.extend(version.map(|version| ("etag", format!("\"{version}\""))));
     headers
 }
@@ -259,9 +258,11 @@ async fn operations(State(place): State<Place>, Query(page): Query<Page>) -> Jso
         place.cloned().unwrap_or_else(|| operation.clone())
     };
     // The second place is what the other region says.
-    let shown = range.take(page.limit).map(|(_, (operation, _))| {
-        if place.name == "us" { second(operation) } else { operation.clone() }
-    });
+    let shown = range.take(page.limit).map(
+        |(_, (operation, _))| {
+            if place.name == "us" { second(operation) } else { operation.clone() }
+        },
+    );
     Json(shown.collect())
 }
 

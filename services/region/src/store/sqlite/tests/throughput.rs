@@ -1,5 +1,7 @@
 //! How fast commits are. Not a check: run it by name, optimized, with `--ignored --nocapture`.
 
+#![expect(clippy::disallowed_methods, reason = "it measures real time")]
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
