@@ -67,6 +67,20 @@ impl Attempt {
         self.follow(progress)
     }
 
+    /// Lets what is under way to slower voters arrive although the outcome is known. It may carry the release of a lease:
+    /// a voter that never gets it keeps the next primary waiting until the lease has run out.
+    fn deliver_rest(self) {
+        let (region, mut replies) = (Arc::clone(&self.role.region), self.replies);
+        let shutdown = region.shutdown.clone();
+        region.tracker.spawn(async move {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = async { while replies.next().await.is_some() {} } => {}
+            }
+        });
+    }
+
     fn follow(&mut self, progress: Progress) -> Option<Progress> {
         match progress {
             Progress::Pending => None,
@@ -138,6 +152,7 @@ impl RegimeRole {
                     tokio::time::sleep(Duration::from_millis(10 + self.region.random_below(most))).await;
                 }
                 Some(outcome) => {
+                    attempt.deliver_rest();
                     if let Outcome::Chosen(regime) | Outcome::Stale { current: regime } = &outcome {
                         self.adopt_and_tell(regime).await?;
                     }

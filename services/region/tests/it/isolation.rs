@@ -200,7 +200,7 @@ async fn nothing_is_purged_before_the_home_has_everything() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn isolation_is_rolled_back_and_nothing_is_purged_while_the_home_is_cut_off() {
-    let (world, change) = isolation_while_the_home_lacks_records(1500).await;
+    let (world, change) = isolation_while_the_home_lacks_records(4000).await;
     world.isolate(1);
     let change = world.end_of(0, &change).await;
     assert_eq!(change.state, ChangeState::Aborted, "{change:?}");

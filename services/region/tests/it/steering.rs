@@ -90,7 +90,11 @@ impl World {
 
     /// Waits until a change has reached a milestone at the region that drives it.
     pub(crate) async fn reaches(&self, at: usize, change: &str, name: &str) {
-        let reached = |known: &ChangeStatus| known.id == change && milestone(known, name).is_some();
+        let reached = |known: &ChangeStatus| {
+            let reached = known.id == change && milestone(known, name).is_some();
+            assert!(reached || known.id != change || known.state == ChangeState::Running, "never {name}: {known:?}");
+            reached
+        };
         self.until(|w| async move { w.changes(at).await.iter().any(reached) }, &format!("the change is {name}")).await;
     }
 
