@@ -28,15 +28,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "longhaul-telemetry",
         ],
     ),
+    ("longhaul-bench", &["longhaul-core", "longhaul-http", "longhaul-region", "longhaul-netem"]),
 ];
 
 /// Who alone may use what (the name of a crate, or its beginning).
 const RESERVED: &[(&str, &[&str])] = &[
-    ("sqlx", &["longhaul-region"]),
+    // The benches measure raw SQLite beside a region.
+    ("sqlx", &["longhaul-region", "longhaul-bench"]),
     ("opentelemetry", &["longhaul-telemetry"]),
     ("tracing-opentelemetry", &["longhaul-telemetry"]),
     ("tracing-subscriber", &["longhaul-telemetry"]),
-    ("clap", &["longhaul"]),
+    ("clap", &["longhaul", "longhaul-bench"]),
     ("turmoil", &["longhaul-sim"]),
 ];
 

@@ -17,12 +17,12 @@ use super::child::Child;
 use super::layout::Layout;
 
 /// Round trips per pair of the certificate.
-const SAMPLES: u32 = 9;
+const SAMPLES: u32 = 12;
 /// Deadline of one round trip of the certificate.
 const SAMPLE_DEADLINE: Duration = Duration::from_secs(3);
-/// A pair outside the tolerance is measured again this many times, and the smallest median counts: a busy machine adds to
+/// A pair outside the tolerance is measured again this many times, and the smallest figure counts: a busy machine adds to
 /// a round trip now and then and never takes from it, and a wrong link is wrong each time.
-const REPEATS: usize = 3;
+const REPEATS: usize = 8;
 
 /// The world of a testbed.
 pub(crate) struct EmbeddedWorld {

@@ -12,7 +12,8 @@ async fn bad_requests_get_their_code_and_change_nothing() {
     let good = "/v1/records/eu-west/x";
     let long = format!("/v1/records/eu-west/{}", "x".repeat(129));
     let large = format!("\"{}\"", "x".repeat(VALUE_BYTES_MAX));
-    let huge = format!("\"{}\"", "x".repeat(VALUE_BYTES_MAX * 100));
+    // Within what a region still reads: beyond it, it hangs up on whoever goes on sending.
+    let huge = format!("\"{}\"", "x".repeat(VALUE_BYTES_MAX * 32));
     let put = Method::PUT;
     let table: Vec<Row<'_>> = vec![
         (&put, good, vec![], "{", ErrorCode::BadJson),
