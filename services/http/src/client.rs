@@ -285,7 +285,8 @@ fn never_sent(error: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
-fn root_cause(error: &dyn std::error::Error) -> String {
+/// The innermost cause of an error, as text: what people need to know of a chain of wrappers.
+pub fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(next) = cause.source() {
         cause = next;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use longhaul_core::plan::DrillPlan;
 use longhaul_core::report::RunReport;
+use longhaul_http::client::root_cause;
 use longhaul_http::problem::Problem;
 use longhaul_http::wire::control::{TOPOLOGY_PATH, TopologyView};
 use longhaul_http::wire::drills::{DRILLS_PATH, DrillPhase, DrillRequest, DrillStarted, DrillStatus};
@@ -146,14 +147,6 @@ impl Target {
             }
         }
     }
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

@@ -129,9 +129,7 @@ impl RegimeRole {
     pub(super) async fn change(self: &Arc<Self>, intent: Intent) -> Result<Outcome, ChangeError> {
         const TRIES: u32 = 6;
         let mut above = Ballot::GENESIS;
-        let mut intent = intent;
         for attempt_number in 1..=TRIES {
-            let sent_value = matches!(intent, Intent::CompareAndSet { .. });
             let mut attempt = Attempt::begin(self, above, intent.clone()).await?;
             let outcome = loop {
                 match attempt.next().await {
@@ -142,12 +140,9 @@ impl RegimeRole {
             };
             match outcome {
                 Some(Outcome::Preempted { by }) => {
+                    // Whether a value that was sent has been chosen is unknown: the same compare-and-set again either
+                    // finds it (as `Stale` with its own change id) or writes it.
                     above = by;
-                    if sent_value {
-                        // Whether the value was chosen is unknown: a compare-and-set on the same epoch either finds it
-                        // (as `Stale` with its own change id) or writes it.
-                        intent = intent.clone();
-                    }
                     let most = 50 * u64::from(attempt_number);
                     tokio::time::sleep(Duration::from_millis(10 + self.region.random_below(most))).await;
                 }
