@@ -59,6 +59,14 @@ pub(crate) fn put(home: &str, id: &str, op_id: Uuid, value: &Bytes) -> anyhow::R
         .context("a request")
 }
 
+/// An operation id as clients are advised to make them: a UUID version 7, which rises with time.
+fn op_id(now_ns: u64, client: u32, n: u64) -> Uuid {
+    let mut rest = [0; 10];
+    rest[..4].copy_from_slice(&client.to_be_bytes());
+    rest[4..].copy_from_slice(&n.to_be_bytes()[2..]);
+    uuid::Builder::from_unix_timestamp_millis(now_ns / 1_000_000, &rest).into_uuid()
+}
+
 /// JSON text of about this many bytes.
 pub(crate) fn value(bytes: usize) -> Bytes {
     Bytes::from(format!("{{\"pad\":\"{}\"}}", "x".repeat(bytes.saturating_sub(10))))
@@ -95,7 +103,7 @@ pub(crate) async fn write_closed_loop(
             let mut latency = Histogram::new(3)?;
             let mut refused = 0;
             for n in 0_u64.. {
-                let op_id = Uuid::from_u64_pair(u64::from(client) << 32 | 1 << 62, n);
+                let op_id = op_id(clock.boot_ns(), client, n);
                 let request = put(home, &format!("c{client}-{n}"), op_id, &value)?;
                 let start = clock.boot_ns();
                 let status = connection.send(request).await?;
@@ -147,7 +155,7 @@ pub(crate) async fn write_open_loop(
             for n in 0..count {
                 let offset = each * (n as f64 + f64::from(client) / f64::from(clients));
                 tokio::time::sleep_until(begin + Duration::from_secs_f64(offset)).await;
-                let op_id = Uuid::from_u64_pair(u64::from(client) << 32 | 1 << 61, n);
+                let op_id = op_id((offset * 1e9) as u64, client, n);
                 let status = connection.send(put(home, &format!("o{client}-{n}"), op_id, &value)?).await?;
                 acknowledged += u64::from((200..300).contains(&status));
             }

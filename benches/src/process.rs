@@ -1,6 +1,6 @@
 //! Roles as child processes, as a testbed runs them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +8,14 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use longhaul_http::client::HttpClient;
 use longhaul_http::net::{Net, TokioNet};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use tokio::process::{Child, Command};
 
 /// A running role; killed when dropped.
 pub(crate) struct Role {
     child: Child,
+    log: PathBuf,
     /// Where it listens.
     pub(crate) address: String,
 }
@@ -30,23 +32,23 @@ impl Role {
         let file = folder.join(format!("{role}-{}.json", address.replace(':', "-")));
         let document = serde_json::json!({ "role": config, "location": "bench" });
         std::fs::write(&file, serde_json::to_vec(&document)?)?;
-        let log = std::fs::File::create(file.with_extension("log"))?;
+        let log = file.with_extension("log");
         let child = Command::new(binary)
             .arg(role)
             .arg("--config")
             .arg(&file)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
+            .stderr(std::fs::File::create(&log)?)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?;
-        let role = Self { child, address: address.to_owned() };
+        let mut role = Self { child, log, address: address.to_owned() };
         role.ready().await?;
         Ok(role)
     }
 
-    async fn ready(&self) -> anyhow::Result<()> {
+    async fn ready(&mut self) -> anyhow::Result<()> {
         let client = HttpClient::new(Arc::new(TokioNet));
         let second = Duration::from_secs(1);
         for _ in 0..200 {
@@ -54,9 +56,28 @@ impl Role {
             if client.send(&self.address, request, second).await.is_ok_and(|answer| answer.status().is_success()) {
                 return Ok(());
             }
+            if let Some(status) = self.child.try_wait()? {
+                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+                bail!("the role at {} ended with {status}: {}", self.address, log.trim());
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         bail!("the role at {} is not ready after 10 s", self.address)
+    }
+
+    /// Stops the process where it stands (`SIGSTOP`).
+    pub(crate) fn pause(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on (`SIGCONT`).
+    pub(crate) fn resume(&self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        Ok(kill_process(pid.context("the role has ended")?, signal)?)
     }
 
     /// Ends it.

@@ -3,5 +3,6 @@
 mod cluster;
 mod drills;
 mod lifecycle;
+mod readme;
 mod records;
 mod transitions;

@@ -38,9 +38,13 @@ impl RunKey {
         hex(&self.derive("tag", &[])[..4])
     }
 
-    /// The operation id (idempotency key) of the n-th operation: of the form of a random UUID.
+    /// The operation id (idempotency key) of the n-th operation: a UUID version 7 with `n` for its time. Ids that rise
+    /// keep a store's index of them compact, which is why that version is recommended for keys (RFC 9562, section 6.13).
     pub fn op_id(&self, n: u32) -> Uuid {
-        uuid::Builder::from_random_bytes(self.derive("operation", &[&n.to_be_bytes()])).into_uuid()
+        let bytes = self.derive("operation", &[&n.to_be_bytes()]);
+        let mut random = [0; 10];
+        random.copy_from_slice(&bytes[..10]);
+        uuid::Builder::from_unix_timestamp_millis(u64::from(n), &random).into_uuid()
     }
 
     /// The canary in the value that the operation wrote for a record of `home`: 32 hexadecimal digits that occur
@@ -68,6 +72,7 @@ mod tests {
         assert_eq!(a.op_id(1), RunKey::new("a").op_id(1));
         assert_ne!(a.op_id(1), a.op_id(2));
         assert_ne!(a.op_id(1), b.op_id(1));
+        assert!(a.op_id(1) < a.op_id(2) && a.op_id(255) < a.op_id(256));
         assert_ne!(a.tag(), b.tag());
         let op_id = a.op_id(1);
         assert_ne!(a.canary(op_id, "eu"), a.canary(op_id, "us"));

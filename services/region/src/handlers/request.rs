@@ -99,5 +99,6 @@ pub(super) fn value(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Bad> {
     let json = serde_json::from_slice::<&RawValue>(&body).map_err(|error| {
         (ErrorCode::BadJson, format!("the value is not JSON (line {}, column {})", error.line(), error.column()))
     })?;
-    Ok(body.slice_ref(json.get().as_bytes()))
+    // A copy: a slice would keep the connection's whole read buffer alive for as long as the value is cached.
+    Ok(Bytes::copy_from_slice(json.get().as_bytes()))
 }

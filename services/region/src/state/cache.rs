@@ -9,7 +9,7 @@ use longhaul_core::record::Record;
 /// Records in one generation.
 const GENERATION_RECORDS_MAX: usize = 16_384;
 /// Approximate bytes in one generation.
-const GENERATION_BYTES_MAX: usize = 16 * 1024 * 1024;
+const GENERATION_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A cache of two generations: a full young one becomes the old one, and the old one goes. **Only the writer fills
 /// it**, after the commit and before anybody is told, so that it never holds anything older than the store does. (A

@@ -8,7 +8,7 @@ use longhaul_core::operation::Operation;
 
 /// Approximate bytes kept per timeline. More than the credit of a stream, so that a peer at the far end of the longest
 /// link still finds everything here.
-pub const TAIL_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub const TAIL_BYTES_MAX: usize = 6 * 1024 * 1024;
 
 /// The last operations of each timeline, all of them durable.
 #[derive(Debug, Default)]

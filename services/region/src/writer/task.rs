@@ -144,8 +144,7 @@ impl Writer {
         }
         if !writes.is_empty() {
             self.ensure_bound().await?;
-            transaction.load(&self.region, writes.iter().map(|write| write.request.key.clone())).await?;
-            transaction.recall(&self.region, writes.iter().map(|write| write.request.op_id).collect()).await?;
+            transaction.load_writes(&self.region, writes).await?;
             for write in writes.drain(..) {
                 let span = if self.shows_at_once() {
                     tracing::Span::none()

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::acks::Waiting;
 use super::digests::Digests;
-use super::{ApplyResult, WriteAnswer, WriteError};
+use super::{ApplyResult, QueuedWrite, WriteAnswer, WriteError};
 use crate::state::Region;
 use crate::store::{Commit, IdempotencyRow, StoreError};
 
@@ -78,6 +78,16 @@ impl Transaction {
         region: &Region,
         keys: impl Iterator<Item = RecordKey>,
     ) -> Result<(), StoreError> {
+        let missing = self.know_cached(region, keys);
+        if !missing.is_empty() {
+            let rows = region.store.records(&missing).await?;
+            self.know_all(missing, rows);
+        }
+        Ok(())
+    }
+
+    /// What is cached becomes known; the keys of the others, in order.
+    fn know_cached(&mut self, region: &Region, keys: impl Iterator<Item = RecordKey>) -> Vec<RecordKey> {
         let mut missing = BTreeSet::new();
         for key in keys.filter(|key| !self.view.contains_key(key)).collect::<BTreeSet<_>>() {
             match region.cache.get(&key) {
@@ -87,15 +97,13 @@ impl Transaction {
                 }
             }
         }
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let missing: Vec<RecordKey> = missing.into_iter().collect();
-        let rows = region.store.records(&missing).await?;
-        for (key, row) in missing.into_iter().zip(rows) {
+        missing.into_iter().collect()
+    }
+
+    fn know_all(&mut self, keys: Vec<RecordKey>, rows: Vec<Option<Record>>) {
+        for (key, row) in keys.into_iter().zip(rows) {
             self.know(key, row);
         }
-        Ok(())
     }
 
     fn know(&mut self, key: RecordKey, record: Option<Record>) {
@@ -115,14 +123,17 @@ impl Transaction {
         viewed.changed = true;
     }
 
-    /// Makes remembered operation ids known to the transaction.
-    pub(super) async fn recall(&mut self, region: &Region, mut op_ids: Vec<OpId>) -> Result<(), StoreError> {
-        op_ids.sort_unstable();
-        op_ids.dedup();
-        if !op_ids.is_empty() {
-            for row in region.store.idempotency(&op_ids).await? {
-                self.remembered.entry(row.op_id).or_insert(row);
-            }
+    /// Makes what these writes touch known to the transaction: their records, and what is remembered under their
+    /// operation ids. The two reads of the store go side by side.
+    pub(super) async fn load_writes(&mut self, region: &Region, writes: &[QueuedWrite]) -> Result<(), StoreError> {
+        let missing = self.know_cached(region, writes.iter().map(|write| write.request.key.clone()));
+        let op_ids: BTreeSet<OpId> = writes.iter().map(|write| write.request.op_id).collect();
+        let op_ids: Vec<OpId> = op_ids.into_iter().collect();
+        let records = async { if missing.is_empty() { Ok(Vec::new()) } else { region.store.records(&missing).await } };
+        let (rows, remembered) = tokio::try_join!(records, region.store.idempotency(&op_ids))?;
+        self.know_all(missing, rows);
+        for row in remembered {
+            self.remembered.entry(row.op_id).or_insert(row);
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! Statements over many rows.
 //!
-//! A statement costs a hop to the connection's thread and back, more than a row costs; so rows travel in statements
-//! with many value tuples. Their number is one of a few, so that the connection keeps every statement prepared.
+//! A statement costs a hop to the connection's thread and back, more than many rows cost; so all rows travel in one
+//! statement with many value tuples. Their number is rounded up to a power of two, so that the connection keeps every
+//! statement prepared; the tuples that are too many hold nothing but `NULL`, and the statement passes over them.
 
 use std::sync::Arc;
 
@@ -10,16 +11,17 @@ use sqlx::{Arguments as _, AssertSqlSafe, Error};
 
 use super::rows::integer;
 
-/// Rows per statement, largest first.
-const ROWS_PER_STATEMENT: [usize; 5] = [256, 64, 16, 4, 1];
+/// Most rows in a statement: a power of two. The widest table has eight columns, and SQLite takes 32,766 values.
+const ROWS_PER_STATEMENT_MAX: usize = 256;
 
-/// A statement around value tuples. Values are always bound, never part of the text.
+/// A statement around a query of rows. Values are always bound, never part of the text. The first of a row's values
+/// is never `NULL`.
 pub(super) struct Bulk {
-    /// Up to the first tuple.
+    /// Up to the rows.
     pub(super) before: &'static str,
-    /// Values in a tuple.
+    /// Values in a row.
     pub(super) columns: usize,
-    /// After the last tuple.
+    /// After the rows.
     pub(super) after: &'static str,
 }
 
@@ -66,16 +68,19 @@ impl Values {
 }
 
 impl Bulk {
-    fn text(&self, rows: usize) -> String {
-        let mut text = String::with_capacity(self.before.len() + self.after.len() + rows * (2 * self.columns + 2));
+    fn text(&self, tuples: usize) -> String {
+        let tuple_bytes = 2 * self.columns + 2;
+        let mut text = String::with_capacity(self.before.len() + self.after.len() + tuples * tuple_bytes + 64);
         text.push_str(self.before);
-        for row in 0..rows {
-            text.push_str(if row == 0 { "(?" } else { ",(?" });
+        text.push_str(" SELECT * FROM (VALUES ");
+        for tuple in 0..tuples {
+            text.push_str(if tuple == 0 { "(?" } else { ",(?" });
             for _ in 1..self.columns {
                 text.push_str(",?");
             }
             text.push(')');
         }
+        text.push_str(") WHERE column1 IS NOT NULL ");
         text.push_str(self.after);
         text
     }
@@ -84,23 +89,21 @@ impl Bulk {
     pub(super) async fn run<R>(
         &self,
         connection: &mut SqliteConnection,
-        mut rows: &[R],
+        rows: &[R],
         mut bind: impl FnMut(&R, &mut Values) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        for rows_per_statement in ROWS_PER_STATEMENT {
-            if rows.len() < rows_per_statement {
-                continue;
+        for chunk in rows.chunks(ROWS_PER_STATEMENT_MAX) {
+            let tuples = chunk.len().next_power_of_two();
+            let mut values = Values(SqliteArguments::default());
+            values.0.reserve(tuples * self.columns, 0);
+            for row in chunk {
+                bind(row, &mut values)?;
             }
-            let text = Arc::<str>::from(self.text(rows_per_statement));
-            while let Some((chunk, rest)) = rows.split_at_checked(rows_per_statement) {
-                let mut values = Values(SqliteArguments::default());
-                values.0.reserve(rows_per_statement * self.columns, 0);
-                for row in chunk {
-                    bind(row, &mut values)?;
-                }
-                sqlx::query_with(AssertSqlSafe(text.clone()), values.0).execute(&mut *connection).await?;
-                rows = rest;
+            for _ in 0..(tuples - chunk.len()) * self.columns {
+                values.blob_or_null(None)?;
             }
+            let text = Arc::<str>::from(self.text(tuples));
+            sqlx::query_with(AssertSqlSafe(text), values.0).execute(&mut *connection).await?;
         }
         Ok(())
     }

@@ -8,53 +8,52 @@ use super::bulk::Bulk;
 use super::rows::{ConflictBody, QuarantineBody, RecordBody, encode, integer, state_code};
 use crate::store::Commit;
 
-const LOG: Bulk = Bulk { before: "INSERT INTO log (region, incarnation, seq, body) VALUES ", columns: 4, after: "" };
+const LOG: Bulk = Bulk { before: "INSERT INTO log (region, incarnation, seq, body)", columns: 4, after: "" };
 
 const RECORDS: Bulk = Bulk {
-    before: "INSERT INTO record (home, id, version, body, value) VALUES ",
+    before: "INSERT INTO record (home, id, version, body, value)",
     columns: 5,
-    after: " ON CONFLICT DO UPDATE SET version = excluded.version, body = excluded.body, value = excluded.value",
+    after: "ON CONFLICT DO UPDATE SET version = excluded.version, body = excluded.body, value = excluded.value",
 };
 
-const REMOVED_RECORDS: Bulk =
-    Bulk { before: "DELETE FROM record WHERE (home, id) IN (VALUES ", columns: 2, after: ")" };
+const REMOVED_RECORDS: Bulk = Bulk { before: "DELETE FROM record WHERE (home, id) IN (", columns: 2, after: ")" };
 
 const IDEMPOTENCY: Bulk = Bulk {
-    before: "INSERT INTO idempotency (op_id, region, incarnation, seq, home, id, version, request_hash) VALUES ",
+    before: "INSERT INTO idempotency (op_id, region, incarnation, seq, home, id, version, request_hash)",
     columns: 8,
-    after: " ON CONFLICT DO NOTHING",
+    after: "ON CONFLICT DO NOTHING",
 };
 
 const CONFLICTS: Bulk = Bulk {
     before: "INSERT INTO conflict (loser_region, loser_incarnation, loser_seq, winner_region, winner_incarnation, \
-             winner_seq, home, found_ns, body) VALUES ",
+             winner_seq, home, found_ns, body)",
     columns: 9,
-    after: " ON CONFLICT DO NOTHING",
+    after: "ON CONFLICT DO NOTHING",
 };
 
 const QUARANTINE: Bulk = Bulk {
-    before: "INSERT INTO quarantine (region, incarnation, seq, home, state, body) VALUES ",
+    before: "INSERT INTO quarantine (region, incarnation, seq, home, state, body)",
     columns: 6,
-    after: " ON CONFLICT DO UPDATE SET home = excluded.home, state = excluded.state, body = excluded.body",
+    after: "ON CONFLICT DO UPDATE SET home = excluded.home, state = excluded.state, body = excluded.body",
 };
 
 const POSITIONS: Bulk = Bulk {
-    before: "INSERT INTO position (region, incarnation, seq, visible, version, chain) VALUES ",
+    before: "INSERT INTO position (region, incarnation, seq, visible, version, chain)",
     columns: 6,
-    after: " ON CONFLICT DO UPDATE SET seq = excluded.seq, visible = excluded.visible, version = excluded.version, \
+    after: "ON CONFLICT DO UPDATE SET seq = excluded.seq, visible = excluded.visible, version = excluded.version, \
             chain = excluded.chain",
 };
 
 const DIGESTS: Bulk = Bulk {
-    before: "INSERT INTO digest (home, bucket, rows, sum) VALUES ",
+    before: "INSERT INTO digest (home, bucket, rows, sum)",
     columns: 4,
-    after: " ON CONFLICT DO UPDATE SET rows = excluded.rows, sum = excluded.sum",
+    after: "ON CONFLICT DO UPDATE SET rows = excluded.rows, sum = excluded.sum",
 };
 
 const META: Bulk = Bulk {
-    before: "INSERT INTO meta (name, value) VALUES ",
+    before: "INSERT INTO meta (name, value)",
     columns: 2,
-    after: " ON CONFLICT DO UPDATE SET value = excluded.value",
+    after: "ON CONFLICT DO UPDATE SET value = excluded.value",
 };
 
 /// Writes a commit. `BEGIN IMMEDIATE`, because a transaction that starts as a reader and then writes can be refused at

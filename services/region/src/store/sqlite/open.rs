@@ -25,8 +25,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// [`super::SqliteStore`]'s `maintain`, for a writer that never pauses.
 const AUTO_CHECKPOINT_PAGES: u32 = 16_384;
 /// Page cache of the writer and of each reader, in KiB.
-const WRITER_CACHE_KIB: u32 = 64 * 1024;
-const READER_CACHE_KIB: u32 = 8 * 1024;
+const WRITER_CACHE_KIB: u32 = 16 * 1024;
+const READER_CACHE_KIB: u32 = 2 * 1024;
 
 /// Everything that is open.
 pub(super) struct Opened {
@@ -66,12 +66,14 @@ pub(super) async fn open(path: &Path, identity: &Identity) -> Result<Opened, Sto
 fn lock(path: &Path) -> Result<File, StoreError> {
     let beside = beside(path, "-lock");
     let cannot = |error: io::Error| {
-        unusable(
-            path,
-            format!("{}: {error}", beside.display()),
-            "check that its folder exists and that this user may write there",
-        )
+        unusable(path, format!("{}: {error}", beside.display()), "check that this user may write in its folder")
     };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|error| {
+            let reason = format!("its folder {} cannot be made: {error}", folder.display());
+            unusable(path, reason, "name a folder in which this user may write")
+        })?;
+    }
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&beside).map_err(cannot)?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -122,8 +122,10 @@ async fn a_file_of_somebody_else_is_refused_and_left_as_it_is() {
     assert!(refused(&other, identity()).await.0.contains("not a store"));
     assert_eq!(std::fs::read(&other).unwrap(), before);
 
-    let (reason, remedy) = refused(&folder.path().join("no/such/folder.db"), identity()).await;
-    assert!(reason.contains("No such file") && remedy.contains("folder exists"));
+    // A folder that is missing is made; one that cannot be made is named.
+    open(&folder.path().join("new/folder/region.db")).await.close().await.unwrap();
+    let (reason, remedy) = refused(&text.join("region.db"), identity()).await;
+    assert!(reason.contains("cannot be made") && remedy.contains("may write"), "{reason}; {remedy}");
 }
 
 #[tokio::test]
