@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error_code::ErrorCode;
 use crate::ids::{Epoch, RegionId};
+use crate::mutants::{Rule, is_broken};
 use crate::regime::{Durability, Mode, Regime, Stage};
 
 /// How fresh a read has to be.
@@ -200,6 +201,9 @@ fn standing(regime: &Regime, me: RegionId, ready: bool) -> Result<(), GateRefusa
 /// The region's timeline must be the same one: a new incarnation says that the old timeline was sealed, so whether the
 /// write belongs to history is not known here. In active-passive the region must be the primary now and hold its lease.
 pub fn still_acknowledges(at_accept: &Regime, now: &Regime, me: RegionId, lease_valid: bool) -> bool {
+    if is_broken(Rule::FenceAtAcknowledgement) {
+        return true;
+    }
     if now.epoch < at_accept.epoch || at_accept.timeline_of(me) != now.timeline_of(me) {
         return false;
     }

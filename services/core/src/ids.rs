@@ -38,7 +38,7 @@ pub struct Incarnation(pub u32);
 impl Incarnation {
     /// The incarnation that follows.
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 
@@ -117,7 +117,7 @@ pub struct Epoch(pub u64);
 impl Epoch {
     /// The epoch that follows.
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{Epoch, RegionId};
 use crate::limits;
-use crate::regime::Regime;
+use crate::regime::{Regime, majority_of};
 use crate::voter::{LeaseRequest, Release};
 
 /// What the primary of an epoch knows of its lease.
@@ -76,8 +76,7 @@ impl Lease {
         };
         let mut sent: Vec<u64> = self.granted.values().copied().collect();
         sent.sort_unstable_by(|a, b| b.cmp(a));
-        let majority = self.voters.len() / 2 + 1;
-        let Some(oldest_needed) = sent.get(majority - 1) else {
+        let Some(oldest_needed) = sent.get(majority_of(self.voters.len()) - 1) else {
             return 0;
         };
         let lasts = limits::LEASE.saturating_sub(limits::LEASE_MARGIN).as_nanos() as u64;

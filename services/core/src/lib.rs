@@ -3,7 +3,8 @@
 //!
 //! **Invariant: nothing here does I/O, reads a clock, draws randomness of its own or knows an async runtime.** State
 //! machines are *told* the time and the input and *return* what to do. That is what lets the same rules run in
-//! containers, on a laptop and in simulation, and lets property tests run them thousands of times a second.
+//! containers, on a laptop and in simulation, and lets property tests run them thousands of times a second. (The one
+//! exception is [`mutants`], a switch for tests that the program is built without.)
 
 pub mod ack;
 pub mod chain;
@@ -18,6 +19,7 @@ pub mod lease;
 pub mod limits;
 pub mod link;
 pub mod merge;
+pub mod mutants;
 pub mod operation;
 pub mod plan;
 pub mod record;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::ids::{Epoch, Incarnation, RegionId, Timeline};
+use crate::mutants::{Rule, is_broken};
 use crate::operation::TraceContext;
 use crate::vector::VersionVector;
 
@@ -288,7 +289,7 @@ impl Regime {
 
     /// How many voters make a majority.
     pub fn majority(&self) -> usize {
-        self.members.len() / 2 + 1
+        majority_of(self.members.len())
     }
 
     /// Whether this region is the one that takes writes in active-passive.
@@ -319,4 +320,10 @@ impl Regime {
             _ => false,
         }
     }
+}
+
+/// How many of so many voters make a majority: any two majorities have a voter in common.
+pub(crate) fn majority_of(voters: usize) -> usize {
+    let majority = voters / 2 + 1;
+    if is_broken(Rule::Majority) { (majority - 1).max(1) } else { majority }
 }

@@ -53,6 +53,8 @@ pub enum Verdict {
 struct Heard {
     report: SuspicionReport,
     at_ns: u64,
+    /// Since when each of the suspects has been in every report.
+    since_ns: BTreeMap<RegionId, u64>,
 }
 
 /// The failure detector of one region.
@@ -100,7 +102,10 @@ impl Detector {
         let last = self.last_heard.entry(from).or_insert(at_ns);
         *last = (*last).max(at_ns);
         if self.reports.get(&from).is_none_or(|heard| heard.at_ns <= at_ns) {
-            self.reports.insert(from, Heard { report, at_ns });
+            let before = self.reports.remove(&from).map(|heard| heard.since_ns).unwrap_or_default();
+            let since = |region: &RegionId| (*region, before.get(region).copied().unwrap_or(at_ns));
+            let since_ns = report.suspects.iter().map(since).collect();
+            self.reports.insert(from, Heard { report, at_ns, since_ns });
         }
     }
 
@@ -118,12 +123,15 @@ impl Detector {
         SuspicionReport { epoch: regime.epoch, suspects }
     }
 
-    /// Whether a primary that is still heard says that it hears no majority. Over a link that is cut in one direction
-    /// it can send, but gets no lease: it is down for its users.
+    /// Whether a primary that is still heard has been saying for as long as silence takes that it hears no majority.
+    /// Over links that are cut in one direction it can send, but gets no lease: it is down for its users. What it says
+    /// in its first heartbeats after a pause is older than the connection over which it says so.
     fn is_deaf(&self, regime: &Regime, primary: RegionId, now_boot_ns: u64) -> bool {
         primary != self.me
             && self.reports.get(&primary).is_some_and(|heard| {
-                let unheard = heard.report.suspects.iter().filter(|region| **region != primary).count();
+                let lasting = |since: u64| now_boot_ns.saturating_sub(since) >= self.suspect_after_ns;
+                let unheard = |(region, since): &(&RegionId, &u64)| **region != primary && lasting(**since);
+                let unheard = heard.since_ns.iter().filter(unheard).count();
                 self.is_fresh(heard, now_boot_ns)
                     && heard.report.epoch == regime.epoch
                     && regime.members.len() - unheard < regime.majority()
@@ -275,9 +283,16 @@ mod tests {
     #[test]
     fn a_primary_that_hears_no_majority_counts_as_down_although_it_is_heard() {
         let mut detector = follower(2, 3, &[1], 3000);
-        detector.heartbeat(RegionId(1), says(&[2, 3]), Duration::ZERO, 2900 * MS);
+        for at in (1500..3000).step_by(250) {
+            detector.heartbeat(RegionId(1), says(&[2, 3]), Duration::ZERO, at * MS);
+            let early = detector.verdict(&regime(), &BTreeMap::new(), at * MS);
+            assert_eq!(early, Verdict::Healthy, "what it says may be older than its connection");
+        }
         assert!(detector.report(&regime(), 3000 * MS).suspects.contains(&RegionId(1)));
         assert_eq!(detector.verdict(&regime(), &BTreeMap::new(), 3000 * MS), Verdict::Propose);
+        detector.heartbeat(RegionId(1), says(&[3]), Duration::ZERO, 3010 * MS);
+        detector.heartbeat(RegionId(1), says(&[2, 3]), Duration::ZERO, 3020 * MS);
+        assert_eq!(detector.verdict(&regime(), &BTreeMap::new(), 3030 * MS), Verdict::Healthy, "it counts anew");
     }
 
     #[test]

@@ -200,7 +200,7 @@ impl Voter {
     /// Draws a ballot for an attempt of this region, above everything that its voter met and `above`. The state has
     /// changed: persist it before anything is sent under the ballot, or a restart could use it twice.
     pub fn next_ballot(&mut self, me: RegionId, above: Ballot) -> Ballot {
-        let round = self.state.acceptor.promised.round.max(above.round) + 1;
+        let round = self.state.acceptor.promised.round.max(above.round).saturating_add(1);
         let ballot = Ballot { round, region: me };
         self.state.acceptor.promised = ballot;
         ballot

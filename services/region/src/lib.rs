@@ -6,6 +6,7 @@
 
 pub mod anti_entropy;
 pub mod config;
+pub mod failpoint;
 pub mod handlers;
 pub mod housekeeping;
 pub mod regime;

@@ -2,16 +2,16 @@
 //! surviving history before the region serves. Which ones is durable (`QuarantineRow::repaired`), so that a crash in
 //! the middle goes on where it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request};
 use longhaul_core::ids::{Dot, RecordKey, RegionId};
-use longhaul_core::limits::REQUEST_DEADLINE;
+use longhaul_core::limits::{BATCH_BYTES_MAX, BATCH_OPERATIONS_MAX, REQUEST_DEADLINE};
 use longhaul_core::record::Record;
-use longhaul_core::regime::Mode;
+use longhaul_core::regime::{Mode, Regime};
 use longhaul_core::replication::{durable_vector, visible_vector};
 use longhaul_core::vector::VersionVector;
 use longhaul_http::client::{CallError, success};
@@ -46,6 +46,8 @@ enum RepairError {
     Nobody,
     #[error("{0} has not yet applied everything that this region had")]
     Behind(String),
+    #[error("{0} repairs the same records")]
+    Repairing(String),
     #[error("{0}")]
     Call(#[from] CallError),
     #[error("the rows cannot be read: {0}")]
@@ -77,24 +79,71 @@ async fn repair(region: &Arc<Region>) -> Result<(), RepairError> {
     // What was applied before the tail was removed merged with the tail; what comes later does not. Read anew every
     // time: another cut may have taken back what was there before.
     let had = visible_vector(&region.positions());
-    let keys = unrepaired(region).await?;
+    let mut keys = unrepaired(region, ROWS_KEYS_MAX).await?;
     if region.is_isolated() {
-        return repair_home(region, keys).await;
+        return repair_home(region, keys.into_iter().collect()).await;
     }
     let mut problem = RepairError::Nobody;
-    let mut found = None;
+    let mut repairing = BTreeSet::from([region.id()]);
     for source in sources(region) {
-        match fetch(region, source, &keys).await {
+        let asked: Vec<RecordKey> = keys.iter().cloned().collect();
+        match fetch(region, source, &asked).await {
             Ok(rows) if rows.applied.dominates(&had) => {
-                found = Some(rows);
-                break;
+                let rest: BTreeSet<RecordKey> = keys.intersection(&rows.unrepaired).cloned().collect();
+                let whole = keys.difference(&rest).cloned().collect();
+                let rows = rows.rows.into_iter().filter(|row| !rest.contains(&row.key)).collect();
+                take(region, whole, rows).await?;
+                keys = rest;
+                if keys.is_empty() {
+                    return Ok(());
+                }
+                repairing.insert(source);
+                problem = RepairError::Repairing(region.config.name_of(source).to_owned());
             }
             Ok(_) => problem = RepairError::Behind(region.config.name_of(source).to_owned()),
             Err(error) => problem = error,
         }
     }
-    let Some(rows) = found else { return Err(problem) };
-    let dots: Vec<Dot> = rows.rows.iter().map(|row| row.dot).collect();
+    if leads_repair(&region.regime(), region.id(), &repairing) {
+        tracing::warn!(keys = keys.len(), "every region repairs the same records; they are taken from the log");
+        let rows = logged(region, &keys).await?;
+        return take(region, keys.into_iter().collect(), rows).await;
+    }
+    Err(problem)
+}
+
+/// Whether this region has to end a round in which everybody waits for everybody else: `repairing` are all the members
+/// there are, and it is the primary, or the first of them where there is none. The others then take from it what it has.
+fn leads_repair(regime: &Regime, me: RegionId, repairing: &BTreeSet<RegionId>) -> bool {
+    let mut active = regime.members.keys().filter(|region| regime.is_active(**region));
+    active.clone().all(|region| repairing.contains(region))
+        && regime.primary.map_or_else(|| active.next() == Some(&me), |primary| primary == me)
+}
+
+/// The newest state of each key in the logs of history, as far as they reach back.
+async fn logged(region: &Region, keys: &BTreeSet<RecordKey>) -> Result<Vec<Record>, StoreError> {
+    let mut newest: BTreeMap<RecordKey, Record> = BTreeMap::new();
+    for (timeline, position) in region.positions().iter() {
+        // What is no longer in the log is skipped: the first page begins wherever the log does.
+        let mut after = 0;
+        while after < position.visible {
+            let page = region.store.log(*timeline, after, BATCH_OPERATIONS_MAX, BATCH_BYTES_MAX).await?;
+            let Some(last) = page.last() else { break };
+            after = last.dot.seq;
+            let shown = page.iter().filter(|operation| operation.dot.seq <= position.visible);
+            for record in shown.filter_map(Record::from_operation).filter(|record| keys.contains(&record.key)) {
+                if newest.get(&record.key).is_none_or(|known| record.version > known.version) {
+                    newest.insert(record.key.clone(), record);
+                }
+            }
+        }
+    }
+    Ok(newest.into_values().collect())
+}
+
+/// Installs rows of the surviving history.
+async fn take(region: &Arc<Region>, keys: Vec<RecordKey>, rows: Vec<Record>) -> Result<(), RepairError> {
+    let dots: Vec<Dot> = rows.iter().map(|row| row.dot).collect();
     let mut needed = VersionVector::default();
     for dot in &dots {
         needed.advance(dot.timeline, dot.seq);
@@ -102,7 +151,7 @@ async fn repair(region: &Arc<Region>) -> Result<(), RepairError> {
     // The source may be a link's delay ahead.
     region.await_durable(&needed, RETRY * 5).await;
     let before = keys.len();
-    let left = region.writer.repair(keys, rows.rows).await?;
+    let left = region.writer.repair(keys, rows).await?;
     if left > 0 && !dots.is_empty() && !durable_vector(&region.positions()).dominates(&needed) {
         tracing::debug!(left, asked = before, "rows that the log has not brought yet wait");
         return Err(RepairError::Behind(region.config.name().to_owned()));
@@ -124,7 +173,11 @@ async fn repair_home(region: &Arc<Region>, keys: Vec<RecordKey>) -> Result<(), R
     if regime.frozen_homes.contains(&me) {
         let keepers = regime.members.keys().copied().filter(|peer| *peer != me && regime.is_active(*peer));
         for keeper in keepers {
-            for row in fetch(region, keeper, &own).await?.rows {
+            let kept = fetch(region, keeper, &own).await?;
+            if !kept.unrepaired.is_empty() {
+                return Err(RepairError::Repairing(region.config.name_of(keeper).to_owned()));
+            }
+            for row in kept.rows {
                 if newest.get(&row.key).is_none_or(|known| row.version > known.version) {
                     newest.insert(row.key.clone(), row);
                 }
@@ -161,16 +214,17 @@ fn sources(region: &Region) -> Vec<RegionId> {
     heard.into_iter().rev().map(|(.., peer)| peer).collect()
 }
 
-async fn unrepaired(region: &Region) -> Result<Vec<RecordKey>, StoreError> {
-    let mut keys = std::collections::BTreeSet::new();
+/// Keys that this region has to repair, at most `max` of them.
+pub(crate) async fn unrepaired(region: &Region, max: usize) -> Result<BTreeSet<RecordKey>, StoreError> {
+    let mut keys = BTreeSet::new();
     let mut offset = 0;
     loop {
         let page = region.store.quarantine(offset, PAGE).await?;
         offset += page.len() as u64;
         let last = page.len() < PAGE;
         keys.extend(page.iter().filter(|row| !row.repaired).filter_map(|row| row.operation.key()));
-        if last || keys.len() >= ROWS_KEYS_MAX {
-            return Ok(keys.into_iter().take(ROWS_KEYS_MAX).collect());
+        if last || keys.len() >= max {
+            return Ok(keys.into_iter().take(max).collect());
         }
     }
 }

@@ -277,8 +277,16 @@ fn check_mode(regime: &Regime, timeline: Timeline) -> Result<(), Refusal> {
     if regime.cuts.0.contains_key(&timeline) {
         return Ok(()); // Sealed: the cut decides.
     }
+    let member = regime.members.get(&timeline.region);
+    // A home that was frozen on the way out of isolation comes back with what it alone has. It writes nothing more there,
+    // and nobody else has written for it.
+    let comes_home = regime.frozen_homes.contains(&timeline.region)
+        && member
+            .is_some_and(|member| member.state == MemberState::Joining && member.incarnation == timeline.incarnation);
+    if comes_home {
+        return Ok(());
+    }
     if may_write(regime, timeline.region) {
-        let member = regime.members.get(&timeline.region);
         // A former incarnation that nobody sealed may still be completed; it holds the frontier back meanwhile.
         let known = member.is_some_and(|member| match regime.mode {
             Mode::ActivePassive => timeline.incarnation == member.incarnation,

@@ -15,6 +15,7 @@ use crate::ids::{Epoch, Incarnation, RegionId, Timeline};
 use crate::limits::{BATCH_OPERATIONS_MAX, FRAME_BYTES_MAX, REGIONS_MAX, VECTOR_TIMELINES_MAX};
 use crate::operation::Operation;
 use crate::regime::Regime;
+use crate::suspicion::SuspicionReport;
 use crate::vector::VersionVector;
 use crate::version::Version;
 
@@ -100,8 +101,8 @@ pub struct Heartbeat {
     pub reports: BTreeMap<RegionId, MemberReport>,
     /// The epoch that it has promised: it refuses older ones.
     pub promised: Epoch,
-    /// The epoch whose primary it suspects.
-    pub suspects: Option<Epoch>,
+    /// Whom it does not hear.
+    pub suspicion: SuspicionReport,
     /// Its wall clock when it sent this, nanoseconds since the Unix epoch.
     pub clock_ns: u64,
     /// The receiver's last heartbeat, for round trip and clock offset.
@@ -303,7 +304,7 @@ fn check_bounds(frame: &Frame) -> Result<(), FrameError> {
         }
         Frame::Heartbeat(heartbeat) => {
             timelines(heartbeat.positions.len())?;
-            regions(heartbeat.reports.len())?;
+            regions(heartbeat.reports.len().max(heartbeat.suspicion.suspects.len()))?;
             heartbeat.reports.values().try_for_each(|report| timelines(report.vector.0.len().max(report.heads.len())))
         }
         Frame::Ack(ack) => timelines(ack.durable.0.len().max(ack.heads.len())),
@@ -355,7 +356,7 @@ mod tests {
                 positions,
                 reports: BTreeMap::from([(RegionId(3), report)]),
                 promised: Epoch(1),
-                suspects: Some(Epoch(1)),
+                suspicion: SuspicionReport { epoch: Epoch(1), suspects: [RegionId(1)].into() },
                 clock_ns: u64::MAX,
                 echo: Some(Echo { number: 1, held_ns: 2 }),
             }),

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::MemberReport;
 use super::apply::may_write;
 use crate::ids::{RegionId, Timeline};
+use crate::mutants::{Rule, is_broken};
 use crate::regime::{MemberState, Mode, Regime};
 use crate::vector::VersionVector;
 use crate::version::Version;
@@ -40,7 +41,8 @@ pub fn frontier(regime: &Regime, reports: &BTreeMap<RegionId, MemberReport>) -> 
         let open = regime.cuts.iter().filter(|(tl, cut)| !live.contains(tl) && report.vector.get(*tl) < *cut);
         for timeline in live.iter().chain(&unsealed).copied().chain(open.map(|(timeline, _)| timeline)) {
             let head = *report.heads.get(&timeline)?;
-            lowest = Some(lowest.map_or(head, |lowest| lowest.min(head)));
+            let stricter = if is_broken(Rule::Frontier) { Version::max } else { Version::min };
+            lowest = Some(lowest.map_or(head, |lowest| stricter(lowest, head)));
         }
     }
     lowest

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::apply::{ApplyView, Refusal, check_epoch, check_open};
 use super::{Position, Positions};
 use crate::ids::{Dot, Epoch, RegionId, Timeline};
+use crate::mutants::{Rule, is_broken};
 use crate::record::Record;
 use crate::vector::VersionVector;
 use crate::version::Version;
@@ -80,6 +81,7 @@ pub fn admit_rows(view: &ApplyView<'_>, rows: &[Record], wall_ns: u64) -> Result
 /// collected; the row was read before.)
 pub fn merge_row(local: Option<&Record>, row: &Record, have: &VersionVector) -> bool {
     match local {
+        _ if is_broken(Rule::SnapshotMerge) => true,
         Some(local) => row.version > local.version,
         None => !have.covers(row.dot),
     }
@@ -89,7 +91,7 @@ pub fn merge_row(local: Option<&Record>, row: &Record, have: &VersionVector) -> 
 /// and no longer has the row, so it was deleted and its tombstone collected there. `header` is
 /// [`super::durable_vector`] of the header's positions.
 pub fn gone(local: &Record, header: &VersionVector) -> bool {
-    header.covers(local.dot)
+    header.covers(local.dot) || is_broken(Rule::SnapshotMerge)
 }
 
 /// Takes the snapshot's positions, in the transaction that merges its rows. Positions that are ahead here stay. Returns the

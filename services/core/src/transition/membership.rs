@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::ids::{Epoch, RegionId};
 use crate::operation::TraceContext;
-use crate::regime::{Change, ChangeKind, Durability, MemberState, Regime};
+use crate::regime::{Change, ChangeKind, Durability, MemberState, Mode, Regime};
 use crate::vector::VersionVector;
 
 /// Who makes a change, and why.
@@ -67,6 +67,20 @@ pub fn activate_member(current: &Regime, region: RegionId, author: &Author) -> O
     let member = next.members.get_mut(&region).filter(|member| member.state == MemberState::Joining)?;
     member.state = MemberState::Active;
     next.frozen_homes.remove(&region);
+    Some(next)
+}
+
+/// A joining region whose home was frozen brings the home's records back, once every active member has applied the
+/// region's timeline up to `head`. Under one primary the timeline ends there: whatever the region writes later, it writes
+/// as primary, in another life.
+pub fn bring_home(current: &Regime, region: RegionId, head: u64, author: &Author) -> Option<Regime> {
+    let timeline = current.timeline_of(region)?;
+    let mut next = activate_member(current, region, author)?;
+    if current.mode == Mode::ActivePassive && head > 0 {
+        next.cuts.advance(timeline, head);
+        let member = next.members.get_mut(&region)?;
+        member.incarnation = member.incarnation.next();
+    }
     Some(next)
 }
 

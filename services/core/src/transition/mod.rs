@@ -24,7 +24,7 @@ use crate::vector::VersionVector;
 
 pub use certificate::{CertificateError, HomeCopy, certify, purgeable_homes};
 pub use driver::TransitionDriver;
-pub use membership::{Author, activate_member, leave_out, reassert, rejoin_member, set_in_sync};
+pub use membership::{Author, activate_member, bring_home, leave_out, reassert, rejoin_member, set_in_sync};
 pub use regimes::rollback;
 pub use table::plan;
 

@@ -97,6 +97,19 @@ fn every_rule_broken_on_purpose_is_caught() {
     }
 }
 
+/// The rules that the shipped code itself can have broken.
+#[cfg(feature = "mutants")]
+#[test]
+fn shipped_rules_broken_on_purpose_are_noticed() {
+    use longhaul_core::mutants::{Rule, break_rule};
+    for rule in [Rule::Frontier, Rule::SnapshotMerge] {
+        let _broken = break_rule(rule);
+        let noticed = (1..=MUTANT_HISTORIES).find_map(|seed| run(seed, Mutant::None).err().map(|error| (seed, error)));
+        let (seed, error) = noticed.unwrap_or_else(|| panic!("{rule:?} went unnoticed"));
+        println!("{rule:?}: noticed in history {seed}: {error}");
+    }
+}
+
 #[test]
 fn a_seed_is_a_history() {
     let stats = |seed| format!("{:?}", run(seed, Mutant::None));

@@ -72,6 +72,19 @@ fn caught(mutant: Mutant) {
     panic!("{mutant:?} was not caught in {TRIES} histories");
 }
 
+/// The rules that the shipped code itself can have broken.
+#[cfg(feature = "mutants")]
+#[test]
+fn shipped_rules_broken_on_purpose_are_noticed() {
+    use longhaul_core::mutants::{Rule, break_rule};
+    for rule in [Rule::FenceAtAcknowledgement, Rule::Majority] {
+        let _broken = break_rule(rule);
+        let noticed = (0..6000).find_map(|seed| run(settings(seed, None)).err().map(|violation| (seed, violation)));
+        let (seed, violation) = noticed.unwrap_or_else(|| panic!("{rule:?} went unnoticed"));
+        println!("{rule:?}: noticed in history {seed}: {violation}");
+    }
+}
+
 macro_rules! mutants {
     ($($name:ident: $mutant:ident;)*) => {
         $(#[test] fn $name() { caught(Mutant::$mutant); })*

@@ -60,6 +60,8 @@ fn internal() -> OpenApiRouter<Arc<Region>> {
 pub fn router(region: &Arc<Region>, role: &Arc<RegimeRole>) -> Router {
     let (public, _) = public().split_for_parts();
     let (internal, _) = internal().merge(regime::routes(role)).split_for_parts();
+    #[cfg(feature = "failpoints")]
+    let internal = internal.route(crate::failpoint::FAIL_POINT_PATH, axum::routing::put(crate::failpoint::arm));
     let internal = internal
         .merge(replicator::router())
         .merge(anti_entropy::router())

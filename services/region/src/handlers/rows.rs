@@ -1,5 +1,6 @@
 //! Rows by key, for a returned region that repairs what its removed tail had touched.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -16,7 +17,9 @@ use longhaul_http::problem::Problem;
 use serde::{Deserialize, Serialize};
 
 use super::problems::problem;
+use crate::returning::unrepaired;
 use crate::state::{Blocker, Region};
+use crate::store::StoreError;
 
 /// The endpoint.
 pub(crate) const ROWS_PATH: &str = "/internal/v1/rows";
@@ -30,6 +33,9 @@ pub(crate) struct Rows {
     pub(crate) applied: VersionVector,
     /// The rows that exist; tombstones are rows.
     pub(crate) rows: Vec<Record>,
+    /// Of the keys, those that this region repairs itself: what a removed tail had touched is absent here, and was not
+    /// deleted.
+    pub(crate) unrepaired: BTreeSet<RecordKey>,
 }
 
 /// Answers the rows of the keys in the body (both in the binary encoding of the replication streams).
@@ -43,11 +49,6 @@ pub(super) async fn rows(State(region): State<Arc<Region>>, body: Bytes) -> Resp
             return problem(&region, ErrorCode::BadRequest, detail, None).into_response();
         }
     };
-    if region.blockers().contains(&Blocker::Repairing) {
-        // What a removed tail had touched is absent here, and was not deleted.
-        let detail = "this region repairs records that a removed tail had touched; ask another one";
-        return problem(&region, ErrorCode::NotReady, detail, None).into_response();
-    }
     let regime = region.regime();
     let isolated = regime.mode == Mode::RegionalIsolation;
     // What is kept for a frozen home goes back to it, and peers alone can ask here.
@@ -55,15 +56,24 @@ pub(super) async fn rows(State(region): State<Arc<Region>>, body: Bytes) -> Resp
         let detail = "in isolation a record stays in its home";
         return problem(&region, ErrorCode::WrongHome, detail, None).into_response();
     }
-    let applied = visible_vector(&region.positions());
-    match region.store.records(&keys).await {
-        Ok(rows) => {
-            let rows = Rows { applied, rows: rows.into_iter().flatten().collect() };
-            match postcard::to_allocvec(&rows) {
-                Ok(bytes) => ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response(),
-                Err(error) => problem(&region, ErrorCode::Internal, error.to_string(), None).into_response(),
-            }
-        }
+    match read(&region, &keys).await {
+        Ok(rows) => match postcard::to_allocvec(&rows) {
+            Ok(bytes) => ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response(),
+            Err(error) => problem(&region, ErrorCode::Internal, error.to_string(), None).into_response(),
+        },
         Err(error) => problem(&region, ErrorCode::StoreFailed, error.to_string(), None).into_response(),
     }
+}
+
+async fn read(region: &Region, keys: &[RecordKey]) -> Result<Rows, StoreError> {
+    let applied = visible_vector(&region.positions());
+    // Before the rows: a key may be repaired meanwhile, and is then asked for again.
+    let mut unrepaired = if region.blockers().contains(&Blocker::Repairing) {
+        unrepaired(region, usize::MAX).await?
+    } else {
+        BTreeSet::new()
+    };
+    unrepaired.retain(|key| keys.contains(key));
+    let rows = region.store.records(keys).await?;
+    Ok(Rows { applied, rows: rows.into_iter().flatten().collect(), unrepaired })
 }

@@ -17,6 +17,7 @@ use super::RegimeRole;
 use super::attempt::{Attempt, ChangeError};
 use super::changes::Record;
 use super::messages::{CHAIN_PATH, ChainAnswer, ChainRequest, POSITION_PATH, TOP_UP_PATH, TopUpRequest};
+use crate::failpoint::{FailPoint, reach};
 
 /// How long a fenced majority waits for the promises of further regions that are not suspected: they may know more.
 const STRAGGLERS: Duration = Duration::from_millis(400);
@@ -98,6 +99,7 @@ async fn drive(
     let mut attempt = fenced_attempt(role, current.epoch, fence).await?;
     await_stragglers(role, &mut attempt, &current).await;
     record.mark("fenced");
+    reach(FailPoint::Fenced);
 
     let promised = attempt.proposer().promises().keys().copied().collect();
     let mut inputs = Inputs {
@@ -114,6 +116,7 @@ async fn drive(
     };
     let flip = decide(role, &current, &mut inputs).await?;
     record.mark("chosen");
+    reach(FailPoint::Chosen);
     record.expect(flip.regime.primary, flip.predicted_loss);
     record.note(flip.gave_up.iter().map(|gave_up| format!("given up: {gave_up}")));
 
@@ -121,6 +124,7 @@ async fn drive(
     loop {
         match progress {
             Some(Progress::Done(Outcome::Chosen(regime))) => {
+                reach(FailPoint::Flipped);
                 role.adopt_and_tell(&regime).await.map_err(ChangeError::from)?;
                 record.mark("promoted");
                 return Ok(*regime);

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use longhaul_core::ids::{Epoch, RegionId};
+use longhaul_core::ids::{Epoch, RegionId, Timeline};
 use longhaul_core::regime::{Durability, MemberState, Mode, Regime};
 use longhaul_core::replication::Positions;
-use longhaul_core::transition::{Author, activate_member, reassert, rejoin_member, set_in_sync};
+use longhaul_core::transition::{Author, activate_member, bring_home, reassert, rejoin_member, set_in_sync};
 use longhaul_core::vector::VersionVector;
 use tokio::time::MissedTickBehavior;
 
@@ -146,7 +146,24 @@ async fn activate(role: &RegimeRole, regime: &Regime) -> Option<Regime> {
     if !role.region.await_visible(&wanted, CATCH_UP).await || !role.region.is_ready() {
         return None;
     }
-    activate_member(regime, role.region.id(), &author(role, "it has caught up"))
+    let me = role.region.id();
+    if !regime.frozen_homes.contains(&me) {
+        return activate_member(regime, me, &author(role, "it has caught up"));
+    }
+    // What it wrote in isolation is here alone. Until the others have it they would answer that there is no such record.
+    let own = role.region.own_timeline();
+    let head = role.region.position(own).seq;
+    if !everybody_has(role, regime, own, head).await {
+        return None;
+    }
+    bring_home(regime, me, head, &author(role, "the others have what it kept of its home"))
+}
+
+/// Whether every other active member shows a timeline up to `head`.
+async fn everybody_has(role: &RegimeRole, regime: &Regime, timeline: Timeline, head: u64) -> bool {
+    let answers = role.peers.ask_all::<SeenView>(SEEN_PATH).await;
+    let has = |answer: &Result<SeenView, _>| answer.as_ref().is_ok_and(|seen| seen.applied.get(timeline) >= head);
+    answers.iter().all(|(peer, answer)| !regime.is_active(*peer) || has(answer))
 }
 
 /// Lets members into the in-sync set. Writes are held for the two round trips that it takes: what the primary

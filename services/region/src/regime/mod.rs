@@ -15,7 +15,7 @@
 //! | wait until a vector is durable or visible here | [`Region::await_durable`], [`Region::await_visible`] |
 //! | own positions, and news of them | [`Region::positions`], [`Region::watch_positions`] |
 //! | last heartbeat of every peer: positions, epoch, promise, suspicion, age; and news of it | [`Region::peers`]: `states()`, `report()`, `watch()` |
-//! | put a suspicion into the heartbeats | [`Region::set_suspects`] |
+//! | put a suspicion into the heartbeats | [`Region::set_suspicion`] |
 //! | complete an old primary's timeline before a failover | [`Region::set_top_up`] |
 //! | send to a peer's voter | `region.client` with the address in `region.config.peers` |
 //! | this region needs a new incarnation (set-back disk) | [`Region::watch_own_log`]: `OwnLog::Foreign` |

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use longhaul_core::ids::RegionId;
 use longhaul_core::regime::{ChangeKind, Mode, Regime};
-use longhaul_core::suspicion::{Detector, Standing, SuspicionReport, Verdict};
+use longhaul_core::suspicion::{Detector, Standing, Verdict};
 use tokio::time::MissedTickBehavior;
 
 use super::RegimeRole;
@@ -50,9 +50,10 @@ pub(super) async fn run(role: Arc<RegimeRole>) {
         }
         let regime = region.regime();
         let now = region.clock.boot_ns();
-        listen(&region, &regime, &mut detector, &mut heard, now);
-        let suspects = regime.primary.is_some_and(|primary| detector.suspects(primary, now));
-        region.set_suspects(suspects.then_some(regime.epoch));
+        listen(&region, &mut detector, &mut heard, now);
+        let report = detector.report(&regime, now);
+        let suspects = regime.primary.is_some_and(|primary| report.suspects.contains(&primary));
+        region.set_suspicion(report);
         suspected_since = match suspected_since {
             _ if !suspects => None,
             None => Some(now),
@@ -92,15 +93,14 @@ pub(super) async fn run(role: Arc<RegimeRole>) {
 }
 
 /// Feeds what came since the last look.
-fn listen(region: &Region, regime: &Regime, detector: &mut Detector, heard: &mut BTreeMap<RegionId, u64>, now: u64) {
+fn listen(region: &Region, detector: &mut Detector, heard: &mut BTreeMap<RegionId, u64>, now: u64) {
     for (peer, state) in region.peers.states() {
         let Some(report) = state.report else { continue };
         if heard.insert(peer, report.heard_boot_ns) == Some(report.heard_boot_ns) {
             continue;
         }
-        let suspects = report.suspects.filter(|epoch| *epoch == regime.epoch).and(regime.primary).into_iter().collect();
         let age = Duration::from_nanos(now.saturating_sub(report.heard_boot_ns));
-        detector.heartbeat(peer, SuspicionReport { epoch: report.epoch, suspects }, age, now);
+        detector.heartbeat(peer, report.suspicion, age, now);
     }
 }
 

@@ -20,6 +20,7 @@ use super::messages::{
     AWAIT_PATH, AwaitRequest, CLOSE_PATH, CloseRequest, MERGE_PATH, MergeRequest, SEEN_PATH, SeenView,
 };
 use super::participant::SharedRole;
+use crate::failpoint::{FailPoint, reach};
 
 /// How long one call of a step may take at a region; the driver asks again.
 const CALL: Duration = Duration::from_secs(4);
@@ -109,8 +110,9 @@ async fn drive(
         let current = region.regime();
         let commands = driver.next(&current, &observations, region.clock.boot_ns());
         if driver.step() != at.as_ref() {
-            if let Some(done) = at.as_ref().map(milestone) {
-                record.mark(done);
+            if let Some(done) = &at {
+                record.mark(milestone(done));
+                may_die(done);
             }
             at = driver.step().cloned();
         }
@@ -151,6 +153,17 @@ fn milestone(step: &Step) -> &'static str {
         Step::Merge(_) => "merged",
         Step::Flip => "flipped",
         Step::Purge(_) => "purged",
+    }
+}
+
+/// Where a test can have the coordinator die.
+fn may_die(done: &Step) {
+    match done {
+        Step::Enter(_) => reach(FailPoint::SwitchAnnounced),
+        Step::Close(..) => reach(FailPoint::SwitchDrained),
+        Step::Converge(_) => reach(FailPoint::SwitchCaughtUp),
+        Step::Flip => reach(FailPoint::SwitchFlipped),
+        Step::Certify(_) | Step::Merge(_) | Step::Purge(_) => {}
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use longhaul_core::ids::{RegionId, Timeline};
+use longhaul_core::mutants::{Rule, is_broken};
 use longhaul_core::regime::Regime;
 use longhaul_core::register::Ballot;
 use longhaul_core::voter::{Voter, VoterReply, VoterRequest, VoterState};
@@ -12,6 +13,7 @@ use tokio::sync::Mutex;
 
 use super::messages::{VOTER_STATE_PATH, VoterStateView};
 use super::peers::Peers;
+use crate::failpoint::{FailPoint, reach};
 use crate::state::Region;
 use crate::writer::WriterGone;
 
@@ -87,7 +89,14 @@ impl Voting {
         let voter = inner.voter.as_mut().ok_or(VoteError::NoMemory)?;
         let effect = voter.handle(request, self.region.clock.boot_ns());
         inner.dirty |= effect.persist;
+        let fences = matches!(request, VoterRequest::Prepare(prepare) if prepare.fence.is_some());
+        if fences {
+            reach(FailPoint::BeforePromise);
+        }
         self.settle(&mut inner).await?;
+        if fences {
+            reach(FailPoint::BeforePromiseAnswer);
+        }
         Ok(effect.reply)
     }
 
@@ -121,7 +130,7 @@ impl Voting {
     /// Makes the state durable if it is not, and only then lets the rest of the region act on the promise.
     async fn settle(&self, inner: &mut Inner) -> Result<(), VoteError> {
         let Some(voter) = inner.voter.as_ref() else { return Ok(()) };
-        if inner.dirty {
+        if inner.dirty && !is_broken(Rule::DurablePromise) {
             let state = Bytes::from(postcard::to_stdvec(voter.state()).unwrap_or_default());
             let lost = Bytes::from(postcard::to_stdvec(&inner.lost).unwrap_or_default());
             let meta = vec![(VOTER_KEY.to_owned(), state), (LOST_KEY.to_owned(), lost)];

@@ -58,7 +58,7 @@ impl Conversation {
             positions: region.positions().as_ref().clone(),
             reports: region.peers.member_reports(),
             promised: region.promised(),
-            suspects: region.suspects(),
+            suspicion: region.suspicion(),
             clock_ns: region.clock.wall_ns(),
             echo: state.heard.map(|(number, at)| Echo { number, held_ns: boot_ns.saturating_sub(at) }),
         })

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, header};
 use longhaul_core::ids::{RegionId, Timeline};
 use longhaul_core::limits::CREDIT_BYTES;
+use longhaul_core::mutants::{Rule, is_broken};
 use longhaul_core::replication::durable_vector;
 use longhaul_core::replication::frame::{Ack, Batch, Frame, Heartbeat, Hello, RefusedCode, Want};
 use longhaul_core::vector::VersionVector;
@@ -241,7 +242,9 @@ async fn on_batch(
             }
         }
     };
-    shared.consumed.fetch_add(cost, Ordering::AcqRel);
+    if !is_broken(Rule::Credit) {
+        shared.consumed.fetch_add(cost, Ordering::AcqRel);
+    }
     shared.ack.notify_one();
     Ok(answer)
 }

@@ -12,6 +12,7 @@ use longhaul_core::operation::TraceContext;
 use longhaul_core::regime::{Mode, Regime};
 use longhaul_core::replication::apply::TopUp;
 use longhaul_core::replication::{Position, Positions, durable_vector, visible_vector};
+use longhaul_core::suspicion::SuspicionReport;
 use longhaul_core::token::TokenKey;
 use longhaul_core::vector::VersionVector;
 use longhaul_http::client::HttpClient;
@@ -140,7 +141,7 @@ pub struct Region {
     blockers: watch::Sender<Vec<Blocker>>,
     promised: AtomicU64,
     pub(crate) snapshots_under_way: AtomicU64,
-    suspects: AtomicU64,
+    suspicion: Mutex<SuspicionReport>,
     lease_until_ns: AtomicU64,
     top_up: Mutex<Option<TopUp>>,
     changes: Mutex<Vec<ChangeStatus>>,
@@ -194,7 +195,7 @@ impl Region {
             unmerged: watch::Sender::new(BTreeSet::new()),
             blockers: watch::Sender::new(vec![Blocker::Starting]),
             snapshots_under_way: AtomicU64::new(0),
-            suspects: AtomicU64::new(0),
+            suspicion: Mutex::new(SuspicionReport::default()),
             lease_until_ns: AtomicU64::new(0),
             top_up: Mutex::new(None),
             changes: Mutex::new(Vec::new()),
@@ -299,14 +300,14 @@ impl Region {
         gate::still_acknowledges(at_accept, &now, self.id(), self.lease_valid() && !fenced)
     }
 
-    /// Which epoch's primary this region suspects; heartbeats carry it.
-    pub fn suspects(&self) -> Option<Epoch> {
-        Some(self.suspects.load(Ordering::Relaxed)).filter(|epoch| *epoch > 0).map(Epoch)
+    /// Whom this region does not hear; heartbeats carry it.
+    pub fn suspicion(&self) -> SuspicionReport {
+        self.suspicion.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sets which epoch's primary this region suspects.
-    pub fn set_suspects(&self, epoch: Option<Epoch>) {
-        self.suspects.store(epoch.map_or(0, |epoch| epoch.0), Ordering::Relaxed);
+    /// Sets whom this region does not hear.
+    pub fn set_suspicion(&self, report: SuspicionReport) {
+        *self.suspicion.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }
 
     /// The exception to the epoch fence while this region completes an old primary's timeline.

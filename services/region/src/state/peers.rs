@@ -7,6 +7,7 @@ use longhaul_core::ids::{Epoch, Incarnation, RegionId};
 use longhaul_core::replication::frame::{Echo, Heartbeat};
 use longhaul_core::replication::relay::RelayTracker;
 use longhaul_core::replication::{MemberReport, Positions};
+use longhaul_core::suspicion::SuspicionReport;
 use tokio::sync::watch;
 
 /// The last heartbeat of a peer, and when it came.
@@ -22,8 +23,8 @@ pub struct PeerReport {
     pub promised: Epoch,
     /// Everything that it durably has.
     pub positions: Positions,
-    /// The epoch whose primary it suspects.
-    pub suspects: Option<Epoch>,
+    /// Whom it does not hear.
+    pub suspicion: SuspicionReport,
 }
 
 /// How one peer stands.
@@ -111,7 +112,7 @@ impl Peers {
             epoch: heartbeat.epoch,
             promised: heartbeat.promised,
             positions: heartbeat.positions.clone(),
-            suspects: heartbeat.suspects,
+            suspicion: heartbeat.suspicion.clone(),
         };
         let own = MemberReport::new(heartbeat.incarnation, heartbeat.dataset_generation, &heartbeat.positions);
         let mut inner = self.lock();

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use longhaul_core::error_code::ErrorCode;
+use longhaul_core::gate;
 use longhaul_core::ids::{Dot, Epoch, RegionId, Timeline};
 use longhaul_core::merge::merge;
 use longhaul_core::operation::Operation;
@@ -112,7 +113,24 @@ impl Writer {
         if committed > held.visible {
             self.show(transaction, timeline, committed).await?;
         }
+        self.answer_repeats(transaction);
         Ok(())
+    }
+
+    /// Whether an operation that is visible here is as durable as the regime demands. It may be older than the demand:
+    /// accepted under a weaker durability, or by a former primary.
+    pub(super) fn is_durable(&self, dot: Dot) -> bool {
+        self.shows_at_once()
+            || self.acks.committed(&self.regime, dot.timeline, self.position(dot.timeline).seq) >= dot.seq
+    }
+
+    /// Answers, after the commit, whoever repeats an operation that is durable enough by now.
+    fn answer_repeats(&mut self, transaction: &mut Transaction) {
+        let (durable, rest) =
+            std::mem::take(&mut self.repeats).into_iter().partition(|waiting| self.is_durable(waiting.dot));
+        self.repeats = rest;
+        self.waiting_count -= Vec::len(&durable);
+        transaction.replies.extend(durable.into_iter().map(Reply::Written));
     }
 
     /// Applies logged operations up to `up_to` to the records, and answers whoever waits for them after the commit.
@@ -188,10 +206,14 @@ impl Writer {
 
     /// Tells clients whose deadline has passed that their outcome is unknown.
     pub(super) fn expire(&mut self) {
-        if self.waiting.is_empty() {
+        if self.waiting_count == 0 {
             return;
         }
         let now_ns = self.region.clock.boot_ns();
+        for expired in self.repeats.extract_if(.., |waiting| waiting.deadline_ns <= now_ns) {
+            self.waiting_count -= 1;
+            expired.timed_out(&self.region);
+        }
         for waiting in self.waiting.values_mut() {
             for expired in waiting.extract_if(.., |waiting| waiting.deadline_ns <= now_ns) {
                 self.waiting_count -= 1;
@@ -203,19 +225,18 @@ impl Writer {
 
     /// Tells clients whose writes the adopted regime no longer lets this region acknowledge.
     pub(super) fn fence_waiting(&mut self) {
-        for (_, all) in std::mem::take(&mut self.waiting) {
-            for waiting in all {
-                let same =
-                    longhaul_core::gate::still_acknowledges(&waiting.regime, &self.regime, self.region.id(), true);
-                if same {
-                    self.waiting.entry(waiting.dot.seq).or_default().push(waiting);
-                } else {
-                    self.waiting_count -= 1;
-                    self.region.counters.writes_unknown.add(1);
-                    let error = waiting.fenced();
-                    let _ = waiting.reply.send(Err(error));
-                }
-            }
+        let (regime, me) = (Arc::clone(&self.regime), self.region.id());
+        let fenced = |waiting: &mut Waiting| !gate::still_acknowledges(&waiting.regime, &regime, me, true);
+        let mut all: Vec<Waiting> = self.repeats.extract_if(.., fenced).collect();
+        for waiting in self.waiting.values_mut() {
+            all.extend(waiting.extract_if(.., fenced));
+        }
+        self.waiting.retain(|_, waiting| !waiting.is_empty());
+        self.waiting_count -= all.len();
+        for waiting in all {
+            self.region.counters.writes_unknown.add(1);
+            let error = waiting.fenced();
+            let _ = waiting.reply.send(Err(error));
         }
     }
 }

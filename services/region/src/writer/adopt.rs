@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use longhaul_core::ids::{Dot, RecordKey, Timeline};
+use longhaul_core::mutants::{Rule, is_broken};
 use longhaul_core::operation::{Chain, Operation, OperationKind};
 use longhaul_core::record::Record;
 use longhaul_core::regime::{MemberState, Mode, Regime};
@@ -15,6 +16,7 @@ use super::recover::{read_log, regime_entry};
 use super::task::{Writer, entry};
 use super::transaction::Transaction;
 use super::{Adopted, GateScope, meta};
+use crate::failpoint::{FailPoint, reach};
 use crate::state::{Blocker, OwnLog, own_timeline};
 use crate::store::{QuarantineReason, QuarantineRow, QuarantineState, StoreError};
 
@@ -31,7 +33,8 @@ impl Writer {
         let mut quarantined = 0;
         let beyond: Vec<(Timeline, u64)> =
             regime.cuts.iter().filter(|(timeline, cut)| self.position(*timeline).seq > *cut).collect();
-        for (timeline, cut) in &beyond {
+        let keeps = is_broken(Rule::Cut);
+        for (timeline, cut) in beyond.iter().filter(|_| !keeps) {
             quarantined += self.truncate(&mut transaction, &regime, *timeline, *cut).await?;
         }
         let ahead: Vec<Dot> = self
@@ -63,6 +66,7 @@ impl Writer {
         // old regime any more: so the regime is published between the commit and the answers.
         let answers = std::mem::take(&mut transaction.replies);
         self.commit(transaction).await?;
+        reach(FailPoint::Adopted);
         if new_timeline && self.region.own_log() != OwnLog::Unconfirmed {
             // Nobody can know more of a timeline that begins now.
             self.region.set_own_log(OwnLog::Confirmed);

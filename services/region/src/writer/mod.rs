@@ -35,6 +35,9 @@ mod task;
 mod transaction;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use task::Writer;
 
 /// Commands that wait for the writer. Whoever sends one waits for room; nothing is refused.

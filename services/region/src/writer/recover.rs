@@ -7,6 +7,7 @@ use bytes::Bytes;
 use longhaul_core::clock::RegionClock;
 use longhaul_core::ids::{RecordKey, RegionId, Timeline};
 use longhaul_core::limits::{BATCH_BYTES_MAX, BATCH_OPERATIONS_MAX, CLOCK_UPPER_AHEAD};
+use longhaul_core::mutants::{Rule, is_broken};
 use longhaul_core::operation::Operation;
 use longhaul_core::regime::Regime;
 use longhaul_core::replication::Positions;
@@ -72,6 +73,9 @@ pub(crate) async fn recover(
     // was set back: then only the last bound tells how far the last run may have gone.
     if last_upper_ns > wall_ns.saturating_add(CLOCK_UPPER_AHEAD.as_nanos() as u64) {
         floor_ns = floor_ns.max(last_upper_ns);
+    }
+    if is_broken(Rule::RestoredClock) {
+        floor_ns = 0;
     }
     let mut region_clock = RegionClock::new(config.region, floor_ns, 0);
     let mut clock_upper_ns = 0;

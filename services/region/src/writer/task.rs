@@ -9,6 +9,7 @@ use longhaul_core::ack::AckTracker;
 use longhaul_core::clock::RegionClock;
 use longhaul_core::ids::{Dot, RecordKey, RegionId, Timeline};
 use longhaul_core::limits::COMMIT_BATCH_MAX;
+use longhaul_core::mutants::{Rule, is_broken};
 use longhaul_core::operation::Operation;
 use longhaul_core::record::Record;
 use longhaul_core::regime::Regime;
@@ -24,8 +25,9 @@ use super::digests::Digests;
 use super::recover::Recovered;
 use super::transaction::{Reply, Transaction};
 use super::{COMMAND_QUEUE_MAX, Command, GateScope, QueuedWrite, WriterQueues, meta};
+use crate::failpoint::{FailPoint, reach};
 use crate::state::{Region, own_timeline};
-use crate::store::{QuarantineRow, StoreError};
+use crate::store::{Commit, QuarantineRow, StoreError};
 
 /// How often waiting clients are checked for their deadline.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(20);
@@ -60,6 +62,8 @@ pub(crate) struct Writer {
     /// Clients whose operations are not visible yet, by sequence number.
     pub(super) waiting: BTreeMap<u64, Vec<Waiting>>,
     pub(super) waiting_count: usize,
+    /// Clients that repeat an operation that is visible already and is not as durable as the regime demands by now.
+    pub(super) repeats: Vec<Waiting>,
     /// Homes that were purged and not merged again.
     pub(super) unmerged: BTreeSet<RegionId>,
     /// How far rows of snapshots may run ahead of the positions, per timeline.
@@ -92,6 +96,7 @@ impl Writer {
             overlay: HashMap::new(),
             waiting: BTreeMap::new(),
             waiting_count: 0,
+            repeats: Vec::new(),
             unrepaired: recovered.unrepaired,
             region,
             regime,
@@ -113,7 +118,7 @@ impl Writer {
                 () = stop.cancelled() => true,
                 _ = queues.commands.recv_many(&mut commands, COMMAND_QUEUE_MAX) => false,
                 _ = queues.writes.recv_many(&mut writes, COMMIT_BATCH_MAX) => false,
-                _ = expiry.tick(), if !self.waiting.is_empty() => false,
+                _ = expiry.tick(), if self.waiting_count > 0 => false,
             };
             if stopping {
                 queues.commands.close();
@@ -269,9 +274,25 @@ impl Writer {
                 transaction.commit.meta.push(bound_entry(upper_ns));
             }
             let operations = transaction.commit.operations.len();
-            let (commit, mut committed) = transaction.finish(&self.positions, &mut self.digests);
+            let (mut commit, mut committed) = transaction.finish(&self.positions, &mut self.digests);
             let span = tracing::debug_span!("region.commit", longhaul.commit.operations = operations);
+            let own = |operation: &Operation| operation.dot.timeline == self.own && operation.kind.writes();
+            let writes = commit.operations.iter().any(own);
+            let applies = commit.operations.iter().any(|operation| operation.dot.timeline.region != self.own.region);
+            if writes {
+                reach(FailPoint::BeforeCommit);
+            }
+            let apart = is_broken(Rule::IdempotencyWithWrite).then(|| std::mem::take(&mut commit.idempotency));
             self.region.store.commit(commit).instrument(span).await?;
+            if let Some(idempotency) = apart {
+                self.region.store.commit(Commit { idempotency, ..Commit::default() }).await?;
+            }
+            if writes {
+                reach(FailPoint::BeforeAnswer);
+            }
+            if applies {
+                reach(FailPoint::BeforeBatchAnswer);
+            }
             self.region.counters.commits.add(1);
             if let Some(upper_ns) = upper {
                 self.set_bound(upper_ns);
@@ -288,6 +309,7 @@ impl Writer {
 
     /// Answers whoever waited for a commit.
     pub(super) fn answer(&self, replies: Vec<Reply>) {
+        let answers = replies.iter().any(|reply| matches!(reply, Reply::Written(_)));
         for reply in replies {
             match reply {
                 Reply::Written(waiting) => {
@@ -307,6 +329,9 @@ impl Writer {
                     let _ = reply.send(());
                 }
             }
+        }
+        if answers {
+            reach(FailPoint::AfterAnswer);
         }
     }
 
@@ -332,7 +357,7 @@ impl Writer {
             return Ok(());
         }
         if let Some(upper_ns) = self.bound_needed() {
-            let commit = crate::store::Commit { meta: vec![bound_entry(upper_ns)], ..Default::default() };
+            let commit = Commit { meta: vec![bound_entry(upper_ns)], ..Default::default() };
             self.region.store.commit(commit).await?;
             self.set_bound(upper_ns);
         }

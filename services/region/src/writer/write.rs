@@ -54,8 +54,11 @@ impl Writer {
                     span,
                 };
                 let visible = accepted.dot.timeline != self.own || accepted.dot.seq <= self.position(self.own).visible;
-                if visible {
+                if visible && (!accepted.repeated || self.is_durable(accepted.dot)) {
                     transaction.replies.push(Reply::Written(waiting));
+                } else if visible {
+                    self.waiting_count += 1;
+                    self.repeats.push(waiting);
                 } else {
                     self.waiting_count += 1;
                     self.waiting.entry(accepted.dot.seq).or_default().push(waiting);

@@ -169,9 +169,8 @@ async fn forced_to_active_active_the_absent_region_joins_later() {
     world.shows(0, "/v1/records/us-east/after", "1").await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn forced_into_isolation_the_absent_home_is_frozen_until_it_returns() {
-    let world = forced(AA, mode(ISOLATION), 0, "its home is frozen").await;
+async fn forced_into_isolation(before: Mode) {
+    let world = forced(before, mode(ISOLATION), 0, "its home is frozen").await;
     let frozen = world.put(0, "/v1/records/ap-south/x", &[], "1").await.problem();
     assert_eq!((frozen.code, frozen.home.as_deref()), (ErrorCode::WrongHome, Some(NAMES[2])));
     world.put(0, "/v1/records/eu-west/x", &[], "1").await.ok();
@@ -192,6 +191,16 @@ async fn forced_into_isolation_the_absent_home_is_frozen_until_it_returns() {
             .await;
     }
     world.shows(1, "/v1/records/us-east/before", "1").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forced_into_isolation_the_absent_home_is_frozen_until_it_returns() {
+    forced_into_isolation(AA).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forced_from_one_primary_into_isolation_the_absent_home_is_frozen_until_it_returns() {
+    forced_into_isolation(AP).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -228,14 +237,13 @@ async fn a_frozen_home_gets_back_what_the_others_kept_of_it() {
     assert!(!world.sweep(2, &canary).await.is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn forced_out_of_isolation_the_absent_home_stays_frozen_until_it_returns() {
+async fn forced_out_of_isolation(target: Target) {
     let world = World::start(ISOLATION, Durability::Local, |_| {}).await;
     for n in 0..3 {
         world.put(n, &format!("/v1/records/{}/own", NAMES[n]), &[], &n.to_string()).await.ok();
     }
     world.isolate(2);
-    let (at, change) = world.begin_transition(0, mode(AA), true).await;
+    let (at, change) = world.begin_transition(0, target, true).await;
     let change = world.end_of(at, &change).await;
     assert_eq!(change.state, ChangeState::Done, "{change:?}");
     assert!(change.missing.iter().any(|line| line.contains("its home is frozen")), "{change:?}");
@@ -251,4 +259,14 @@ async fn forced_out_of_isolation_the_absent_home_stays_frozen_until_it_returns()
         world.shows(n, "/v1/records/ap-south/late", "3").await;
         world.shows(n, "/v1/records/eu-west/own", "0").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forced_out_of_isolation_the_absent_home_stays_frozen_until_it_returns() {
+    forced_out_of_isolation(mode(AA)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forced_out_of_isolation_to_one_primary_the_absent_home_stays_frozen_until_it_returns() {
+    forced_out_of_isolation(primary(0, Durability::Local)).await;
 }

@@ -114,3 +114,17 @@ fn one_version_out_of_bounds_refuses_the_whole_batch_until_the_clock_has_caught_
     assert_eq!(refusal.remedy(), Remedy::Wait);
     assert!(judge(&regime, 1, &[], &batch(&ahead[..2])).is_ok());
 }
+
+#[test]
+fn a_home_that_was_frozen_brings_what_it_wrote_in_isolation_in_that_life_only() {
+    let mut regime = regime(Mode::ActivePassive);
+    let brought = batch(&log(Timeline::new(3, 1), 2, WALL));
+    let refused = |regime: &Regime| matches!(judge(regime, 1, &[], &brought), Err(Refusal::WrongTimeline { .. }));
+    assert!(refused(&regime));
+    regime.frozen_homes.insert(RegionId(3));
+    assert!(refused(&regime), "a full member has brought everything");
+    regime.members.entry(RegionId(3)).and_modify(|member| member.state = MemberState::Joining);
+    assert!(judge(&regime, 1, &[], &brought).is_ok());
+    regime.members.entry(RegionId(3)).and_modify(|member| member.incarnation = member.incarnation.next());
+    assert!(refused(&regime));
+}

@@ -6,6 +6,7 @@ use sqlx::{Connection as _, Error};
 
 use super::bulk::Bulk;
 use super::rows::{ConflictBody, QuarantineBody, RecordBody, encode, integer, state_code};
+use crate::failpoint::{FailPoint, reach};
 use crate::store::Commit;
 
 const LOG: Bulk = Bulk { before: "INSERT INTO log (region, incarnation, seq, body)", columns: 4, after: "" };
@@ -62,6 +63,9 @@ pub(super) async fn write(connection: &mut SqliteConnection, commit: Commit) -> 
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     remove(&mut transaction, &commit).await?;
     append(&mut transaction, &commit).await?;
+    if !commit.operations.is_empty() {
+        reach(FailPoint::InsideCommit);
+    }
     set_records(&mut transaction, commit.records).await?;
     set_asides(&mut transaction, commit.conflicts, commit.quarantine).await?;
     POSITIONS

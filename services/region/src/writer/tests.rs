@@ -1,0 +1,186 @@
+//! What snapshots leave behind when their source is lost, and what repair takes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use longhaul_core::chain;
+use longhaul_core::ids::{Dot, OpId, RecordId, RecordKey, RegionId, Timeline};
+use longhaul_core::operation::{Operation, OperationKind};
+use longhaul_core::record::Record;
+use longhaul_core::replication::snapshot::SnapshotHeader;
+use longhaul_core::replication::{Position, Positions};
+use longhaul_core::transition::{Author, rejoin_member};
+use longhaul_core::vector::VersionVector;
+use longhaul_core::version::Version;
+use longhaul_http::client::HttpClient;
+use longhaul_http::clock::{Clock, SystemClock};
+use longhaul_http::net::TokioNet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::recover::recover;
+use super::{SnapshotChunk, Writer, WriterHandle, meta};
+use crate::config::RegionConfig;
+use crate::state::{Blocker, Parts, Region, SharedStore};
+use crate::store::Store;
+use crate::store::memory::MemoryStore;
+
+const SOURCE: Timeline = Timeline::new(2, 1);
+const LOST: Timeline = Timeline::new(3, 1);
+
+/// Region 1 of three, with its writer at work and nothing else.
+struct Bench {
+    region: Arc<Region>,
+    store: MemoryStore,
+    stop: CancellationToken,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let config: RegionConfig = serde_json::from_value(serde_json::json!({
+            "region": 1,
+            "regions": {"1": "eu-west", "2": "us-east", "3": "ap-south"},
+            "listen": "127.0.0.1:0",
+            "topology_fingerprint": "t",
+            "peers": {"2": "127.0.0.1:9", "3": "127.0.0.1:9"},
+            "genesis": {"mode": "active-active", "durability": "local"},
+            "seed": 1,
+            "session_secret": "s"
+        }))
+        .unwrap();
+        let store = MemoryStore::new();
+        let shared: SharedStore = Arc::new(store.clone());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let recovered = recover(&config, &shared, &clock).await.unwrap();
+        let (writer, queues) = WriterHandle::channel();
+        let stop = CancellationToken::new();
+        let parts = Parts {
+            clock,
+            store: shared,
+            client: HttpClient::new(Arc::new(TokioNet)),
+            shutdown: stop.clone(),
+            writer,
+            regime: recovered.regime.clone(),
+            positions: recovered.positions.clone(),
+        };
+        let region = Arc::new(Region::new(config, parts));
+        region.tracker.spawn(Writer::new(Arc::clone(&region), recovered).run(queues, stop.clone()));
+        Self { region, store, stop }
+    }
+
+    fn row(&self, dot: Dot, value: &'static [u8]) -> Record {
+        let time_ns = self.region.clock.wall_ns();
+        let operation = Operation {
+            dot,
+            epoch: self.region.regime().epoch,
+            kind: OperationKind::Put,
+            home: key().home,
+            id: Some(key().id),
+            value: Some(Bytes::from_static(value)),
+            version: Version { time_ns, count: 0, region: dot.timeline.region },
+            context: VersionVector::default(),
+            op_id: OpId(Uuid::from_u64_pair(u64::from(dot.timeline.region.0), dot.seq)),
+            accepted_ns: time_ns,
+            trace: None,
+            merged_from: None,
+            chain: chain::START,
+        };
+        Record::from_operation(&operation).unwrap()
+    }
+
+    /// A snapshot of region 2 at 5 of its timeline, with one row.
+    async fn merge(&self, row: Record) {
+        let version = Version { time_ns: self.region.clock.wall_ns(), count: 0, region: RegionId(2) };
+        let at = Position { seq: 5, visible: 5, version, chain: chain::START };
+        let header = Arc::new(SnapshotHeader {
+            region: RegionId(2),
+            epoch: self.region.regime().epoch,
+            dataset_generation: 1,
+            positions: Positions::from([(SOURCE, at)]),
+            hlc: version,
+        });
+        let chunk =
+            SnapshotChunk { header: Arc::clone(&header), home: None, after: None, up_to: None, rows: vec![row] };
+        self.region.writer.snapshot_chunk(chunk).await.unwrap().unwrap();
+        self.region.writer.snapshot_finish(header, None).await.unwrap().unwrap();
+    }
+
+    /// Region 3 is lost, and its timeline sealed.
+    async fn seal(&self, cut: u64) -> u64 {
+        let author = Author { id: Uuid::nil(), by: RegionId(2), reason: "lost".to_owned(), trace: None };
+        let known = VersionVector::from_iter([(LOST, cut)]);
+        let next = rejoin_member(&self.region.regime(), RegionId(3), &known, &author).unwrap();
+        assert_eq!(next.cuts.get(LOST), cut);
+        self.region.writer.adopt(next).await.unwrap().quarantined
+    }
+
+    async fn record(&self) -> Option<Record> {
+        self.store.records(&[key()]).await.unwrap().remove(0)
+    }
+
+    async fn rows_ahead(&self) -> VersionVector {
+        let loaded = self.store.load().await.unwrap();
+        loaded.meta.get(meta::ROWS_AHEAD).map(|bytes| postcard::from_bytes(bytes).unwrap()).unwrap_or_default()
+    }
+
+    fn repairs(&self) -> bool {
+        self.region.blockers().contains(&Blocker::Repairing)
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn key() -> RecordKey {
+    RecordKey { home: RegionId(2), id: RecordId::new("a").unwrap() }
+}
+
+#[tokio::test]
+async fn a_row_that_came_ahead_of_the_log_goes_when_its_timeline_is_sealed_below_it() {
+    let bench = Bench::start().await;
+    bench.merge(bench.row(Dot { timeline: LOST, seq: 9 }, b"1")).await;
+    assert!(bench.record().await.is_some());
+    assert_eq!(bench.rows_ahead().await.get(LOST), 9, "remembered durably");
+    assert_eq!(bench.seal(4).await, 1);
+    assert_eq!((bench.record().await, bench.rows_ahead().await.get(LOST)), (None, 0));
+    let rows = bench.store.quarantine(0, 10).await.unwrap();
+    assert_eq!((rows.len(), rows[0].operation.dot.seq, rows[0].repaired), (1, 9, false));
+    assert!(bench.repairs(), "what it replaced is fetched again before the region serves");
+    let shared: SharedStore = Arc::new(bench.store.clone());
+    let again = recover(&bench.region.config, &shared, &bench.region.clock).await.unwrap();
+    assert!(again.needs_repair(), "after a crash too");
+}
+
+#[tokio::test]
+async fn a_row_that_came_ahead_of_the_log_stays_when_its_timeline_is_sealed_above_it() {
+    let bench = Bench::start().await;
+    bench.merge(bench.row(Dot { timeline: LOST, seq: 9 }, b"1")).await;
+    assert_eq!(bench.seal(9).await, 0);
+    assert_eq!(bench.record().await.map(|row| row.dot.seq), Some(9));
+    assert!(!bench.repairs());
+}
+
+#[tokio::test]
+async fn a_row_that_the_snapshot_covers_is_not_ahead() {
+    let bench = Bench::start().await;
+    bench.merge(bench.row(Dot { timeline: SOURCE, seq: 5 }, b"1")).await;
+    assert_eq!(bench.rows_ahead().await, VersionVector::default());
+}
+
+#[tokio::test]
+async fn repair_takes_no_row_that_the_own_log_does_not_cover_and_asks_again() {
+    let bench = Bench::start().await;
+    bench.merge(bench.row(Dot { timeline: LOST, seq: 9 }, b"1")).await;
+    bench.seal(4).await;
+    let uncovered = bench.row(Dot { timeline: SOURCE, seq: 6 }, b"2");
+    assert_eq!(bench.region.writer.repair(vec![key()], vec![uncovered]).await.unwrap(), 1);
+    assert!(bench.record().await.is_none() && bench.repairs());
+    let covered = bench.row(Dot { timeline: SOURCE, seq: 5 }, b"3");
+    assert_eq!(bench.region.writer.repair(vec![key()], vec![covered]).await.unwrap(), 0);
+    assert_eq!(bench.record().await.and_then(|row| row.value), Some(Bytes::from_static(b"3")));
+    assert!(!bench.repairs());
+    assert!(bench.store.quarantine(0, 10).await.unwrap()[0].repaired);
+}
