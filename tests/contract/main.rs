@@ -3,6 +3,8 @@
 mod bad_input;
 mod dependencies;
 mod documents;
+mod features;
+mod reliability;
 mod sources;
 
 use std::path::{Path, PathBuf};

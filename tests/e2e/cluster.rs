@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
-use longhaul_http::client::HttpClient;
+use longhaul_http::client::{CallError, HttpClient};
 use longhaul_http::net::TokioNet;
 use serde_json::Value;
 
@@ -25,16 +25,22 @@ pub(crate) struct Cluster {
     client: HttpClient,
     /// `host:port` by name; control's is `control`.
     addresses: BTreeMap<String, String>,
+    data: PathBuf,
     _folder: tempfile::TempDir,
 }
 
 impl Cluster {
     /// Starts `longhaul up` with these arguments, and waits until it says that it is up.
     pub(crate) fn up(arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::up_in(tempfile::tempdir().unwrap(), arguments)
+    }
+
+    /// The same with the data in `data` of a folder.
+    pub(crate) fn up_in(folder: tempfile::TempDir, arguments: &[&str]) -> Self {
+        let data = folder.path().join("data");
         let mut parent = Command::new(LONGHAUL)
             .args(["up", "--port", "0", "--data"])
-            .arg(folder.path().join("data"))
+            .arg(&data)
             .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
@@ -60,10 +66,17 @@ impl Cluster {
         assert!(addresses.len() > 1, "the testbed did not start: {:?}", parent.wait());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let client = HttpClient::new(Arc::new(TokioNet));
-        Self { parent, runtime, client, addresses, _folder: folder }
+        let traffic: Value = serde_json::from_slice(&std::fs::read(data.join("traffic.json")).unwrap()).unwrap();
+        addresses.insert("traffic".to_owned(), traffic["role"]["listen"].as_str().unwrap().to_owned());
+        Self { parent, runtime, client, addresses, data, _folder: folder }
     }
 
-    /// `host:port` of a location, or of `control`.
+    /// The data folder.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// `host:port` of a location, of `control`, or of `traffic`.
     pub(crate) fn address(&self, name: &str) -> &str {
         self.addresses.get(name).unwrap_or_else(|| panic!("there is no {name}"))
     }
@@ -91,13 +104,25 @@ impl Cluster {
 
     /// Sends a request with a JSON body and reads the answer.
     pub(crate) fn send(&self, method: Method, name: &str, path: &str, body: Option<&Value>) -> Response<Bytes> {
+        let sent = self.try_send(method, name, path, body, Duration::from_secs(20));
+        sent.unwrap_or_else(|error| panic!("{name} {path}: {error}"))
+    }
+
+    /// Sends a request that nobody may answer.
+    pub(crate) fn try_send(
+        &self,
+        method: Method,
+        name: &str,
+        path: &str,
+        body: Option<&Value>,
+        deadline: Duration,
+    ) -> Result<Response<Bytes>, CallError> {
         let bytes = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
         let mut request = Request::new(bytes);
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().unwrap();
         request.headers_mut().insert("content-type", "application/json".parse().unwrap());
-        let sent = self.client.send(self.address(name), request, Duration::from_secs(20));
-        self.runtime.block_on(sent).unwrap_or_else(|error| panic!("{name} {path}: {error}"))
+        self.runtime.block_on(self.client.send(self.address(name), request, deadline))
     }
 
     /// Sends a request that must succeed, and reads JSON.

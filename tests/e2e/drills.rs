@@ -31,8 +31,12 @@ converged = true
 "#;
 
 fn drill(extra: &[&str]) -> (Option<i32>, Value, tempfile::TempDir) {
+    drill_of(REGION_LOSS, extra)
+}
+
+fn drill_of(plan: &str, extra: &[&str]) -> (Option<i32>, Value, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("plan.toml"), REGION_LOSS).unwrap();
+    std::fs::write(folder.path().join("plan.toml"), plan).unwrap();
     let arguments = [&["drill", "plan.toml", "--json", "--report", "out"], extra].concat();
     let output = longhaul(folder.path(), &arguments);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -67,4 +71,27 @@ fn users_of_other_homes_go_on_when_isolation_loses_a_region() {
     let homes = &report["availability_by_home"];
     let share = |home: &str| homes[home].as_f64().unwrap();
     assert!(share("eu-west-1") > 0.99 && share("us-east-1") < 0.8, "{homes}");
+}
+
+/// Control is killed so long after it asked for a switchover, seconds: before it is announced, while it drains, while
+/// the target catches up and is chosen, and once it leads.
+const CONTROL_DIES_AFTER: [f64; 4] = [0.0, 0.15, 0.3, 0.6];
+
+#[test]
+fn a_switchover_goes_on_without_control_wherever_it_dies() {
+    let mut plan = REGION_LOSS.split("[[steps]]").next().unwrap().replace("duration_s = 22", "duration_s = 21");
+    for (number, after) in CONTROL_DIES_AFTER.into_iter().enumerate() {
+        let at = 1.0 + 5.0 * number as f64;
+        let to = ["eu-west-1", "us-east-1"][number % 2];
+        plan += &format!(
+            "[[steps]]\nat_s = {at}\ndo = \"switchover\"\nto = \"{to}\"\n\
+             [[steps]]\nat_s = {}\ndo = \"kill\"\ntarget = \"control\"\n\
+             [[steps]]\nat_s = {}\ndo = \"restart\"\ntarget = \"control\"\n",
+            at + after,
+            at + 3.0
+        );
+    }
+    plan += "[expect]\nrpo_writes_max = 0\nconverged = true\n";
+    let (status, report, _folder) = drill_of(&plan, &["--durability", "semi(1)"]);
+    assert_eq!((status, report["verdict"].as_str()), (Some(0), Some("passed")), "{}", report["reasons"]);
 }

@@ -80,3 +80,12 @@ fn control_shows_what_runs_and_answers_problems() {
         assert_eq!(cluster.send(Method::GET, "control", path, None).status(), 200, "{path}");
     }
 }
+
+#[test]
+fn the_program_has_no_place_to_die_on_command() {
+    let cluster = Cluster::up(&["--topology", "two-regions"]);
+    let armed = json!({"point": "before_commit"});
+    let answer = cluster.send(Method::PUT, "eu-west-1", "/internal/v1/fail-point", Some(&armed));
+    assert_eq!(answer.status(), 404);
+    cluster.json(Method::PUT, "eu-west-1", "/v1/records/eu-west-1/alive", Some(&json!(1)));
+}

@@ -1,5 +1,6 @@
 //! Whole testbeds: real processes, real sockets, links with real delay.
 
+#[allow(dead_code, reason = "shared with the chaos tests")]
 mod cluster;
 mod drills;
 mod lifecycle;
