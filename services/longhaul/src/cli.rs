@@ -45,7 +45,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a testbed and keep it until Ctrl-C
-    #[command(after_help = "Examples:\n  longhaul up\n  longhaul up --topology two-regions --data ./data --port 9000")]
+    #[command(
+        after_help = "Examples:\n  longhaul up\n  longhaul up --topology two-regions --data ./data --port 9000\n  longhaul up --database-url postgres://me:secret@127.0.0.1/longhaul"
+    )]
     Up(UpArgs),
     /// Run a drill: traffic, faults, verdict
     #[command(after_help = DRILL_EXAMPLES)]
@@ -129,6 +131,10 @@ pub(crate) struct TestbedArgs {
     /// Seed of everything random
     #[arg(long, value_name = "N", env = "LONGHAUL_SEED")]
     pub(crate) seed: Option<u64>,
+    /// A PostgreSQL server that keeps the records, each region in a schema of its own, for example
+    /// postgres://me:secret@127.0.0.1/longhaul; SQLite files if absent
+    #[arg(long, value_name = "URL", env = "LONGHAUL_DATABASE_URL", hide_env_values = true)]
+    pub(crate) database_url: Option<String>,
     /// Where to send traces (OTLP over HTTP), for example http://127.0.0.1:4318
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true)]
     pub(crate) otlp: Option<String>,

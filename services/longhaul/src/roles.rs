@@ -6,11 +6,12 @@ use std::sync::Arc;
 use longhaul_gateway::{GatewayConfig, GatewayDeps};
 use longhaul_http::clock::{SharedClock, SystemClock};
 use longhaul_http::net::{Listener, SharedNet, TokioNet};
-use longhaul_region::RegionConfig;
+use longhaul_region::config::StoreConfig;
 use longhaul_region::state::SharedStore;
 use longhaul_region::store::Identity;
 use longhaul_region::store::memory::MemoryStore;
 use longhaul_region::store::sqlite::SqliteStore;
+use longhaul_region::{InstanceDeps, RegionConfig};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,16 +31,22 @@ struct Seams {
     stop: CancellationToken,
 }
 
-/// A region.
+/// A region, or one API instance of a region.
 pub(crate) async fn region(args: &RoleArgs) -> Outcome {
     run(args, "region", async |config: RegionConfig, seams| {
-        let store: SharedStore = match &config.data_dir {
-            None => Arc::new(MemoryStore::new()),
-            Some(folder) => {
+        let store: SharedStore = match &config.store {
+            StoreConfig::Memory => Arc::new(MemoryStore::new()),
+            StoreConfig::Sqlite { folder } => {
                 let identity =
                     Identity { topology_fingerprint: config.topology_fingerprint.clone(), region: config.region };
                 let opened = SqliteStore::open(folder.join(STORE_FILE), identity).await;
                 Arc::new(opened.map_err(|error| error.to_string())?)
+            }
+            StoreConfig::Postgres { .. } => {
+                let listener = listen(&seams, &config.listen).await?;
+                let deps = InstanceDeps { net: seams.net, clock: seams.clock };
+                let ran = longhaul_region::run_instance(deps, config, listener, seams.stop).await;
+                return ran.map_err(|error| error.to_string());
             }
         };
         let listener = listen(&seams, &config.listen).await?;

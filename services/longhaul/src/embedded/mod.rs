@@ -5,6 +5,7 @@ mod configs;
 mod data;
 mod layout;
 mod ports;
+mod stores;
 mod testbed;
 mod world;
 

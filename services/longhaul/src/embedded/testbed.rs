@@ -23,6 +23,7 @@ use super::child::Child;
 use super::configs::{Plan, RoleFile};
 use super::data::DataDir;
 use super::layout::Layout;
+use super::stores::Stores;
 use super::world::EmbeddedWorld;
 
 /// How long all roles may take to get ready.
@@ -49,6 +50,8 @@ pub(crate) struct Start {
     pub(crate) data: Option<PathBuf>,
     /// Control's port; any free one if absent.
     pub(crate) control_port: Option<u16>,
+    /// The PostgreSQL server that keeps the records; SQLite files if absent.
+    pub(crate) database_url: Option<String>,
     /// Where traces go.
     pub(crate) otlp: Option<String>,
 }
@@ -59,6 +62,7 @@ pub(crate) struct Testbed {
     children: Vec<Arc<Child>>,
     control: Arc<Control>,
     data: DataDir,
+    stores: Stores,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -85,7 +89,12 @@ impl Testbed {
                 return Err(format!("{error} (--port)"));
             }
         };
-        let mut testbed = Self::assemble(start, layout, data, listener)?;
+        let stores = Stores::new(start.database_url.as_deref(), data.session_secret(), &start.topology);
+        if let Err(reason) = stores.check().await {
+            data.discard();
+            return Err(reason);
+        }
+        let mut testbed = Self::assemble(start, layout, data, stores, listener)?;
         let ready = tokio::select! {
             biased;
             () = stop.cancelled() => Err("stopped before it was ready".to_owned()),
@@ -101,7 +110,13 @@ impl Testbed {
         }
     }
 
-    fn assemble(start: &Start, layout: Arc<Layout>, data: DataDir, listener: Listener) -> Result<Self, String> {
+    fn assemble(
+        start: &Start,
+        layout: Arc<Layout>,
+        data: DataDir,
+        stores: Stores,
+        listener: Listener,
+    ) -> Result<Self, String> {
         let plan = Plan {
             topology: &start.topology,
             layout: &layout,
@@ -126,7 +141,9 @@ impl Testbed {
                 LocationKind::Region => {
                     std::fs::create_dir_all(&folder)
                         .map_err(|error| format!("{} cannot be created: {error}", folder.display()))?;
-                    child(name, "region", &|| json(serde_json::to_value(plan.region(location, &folder)?)))?
+                    child(name, "region", &|| {
+                        json(serde_json::to_value(plan.region(location, stores.of(location, &folder))?))
+                    })?
                 }
                 LocationKind::Edge => child(name, "gateway", &|| json(serde_json::to_value(plan.gateway(location)?)))?,
             });
@@ -142,7 +159,7 @@ impl Testbed {
         let control = Control::start(deps, config);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(serve_control(control.clone(), listener, layout.control.clone(), is_up, stop.clone()));
-        Ok(Self { layout, children, control, data, tasks, stop })
+        Ok(Self { layout, children, control, data, stores, tasks, stop })
     }
 
     async fn start_children(&mut self) -> Result<(), String> {
@@ -206,6 +223,9 @@ impl Testbed {
     /// Stops everything: no process and no port is left. A temporary folder goes, too.
     pub(crate) async fn stop(self) {
         self.halt().await;
+        if self.data.is_temporary() {
+            self.stores.discard().await;
+        }
         self.data.discard();
     }
 

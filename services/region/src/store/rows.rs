@@ -1,4 +1,4 @@
-//! How rows look in the tables: what is queried has columns, the rest is a postcard blob.
+//! How rows look in the tables of every SQL store: what is queried has columns, the rest is a postcard blob.
 
 use bytes::Bytes;
 use longhaul_core::ids::{Dot, Epoch, OpId, RecordId, RecordKey, RegionId, Timeline};
@@ -15,13 +15,13 @@ use crate::store::{
     ConflictKind, ConflictRow, IdempotencyRow, Position, QuarantineReason, QuarantineRow, QuarantineState,
 };
 
-/// A number as SQLite keeps it. Sequence numbers and times stay far below 2^63; one that does not is refused, because
+/// A number as the tables keep it. Sequence numbers and times stay far below 2^63; one that does not is refused, because
 /// it would sort as negative.
 pub(super) fn integer(number: u64) -> Result<i64, Error> {
     i64::try_from(number).map_err(|error| Error::Encode(format!("{number}: {error}").into()))
 }
 
-/// A limit for SQLite: whatever is too large means all.
+/// A limit as the statements take it: whatever is too large means all.
 pub(super) fn limit(rows: usize) -> i64 {
     i64::try_from(rows).unwrap_or(i64::MAX)
 }

@@ -1,7 +1,9 @@
 //! What a region is told when it starts: one JSON file, written by the parent process.
 
+mod addresses;
+mod store;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use longhaul_core::ids::{LocationName, RegionId};
@@ -9,7 +11,10 @@ use longhaul_core::limits;
 use longhaul_core::regime::{Durability, Mode, Regime};
 use serde::{Deserialize, Serialize};
 
-/// The configuration of one region.
+pub use self::addresses::Addresses;
+pub use self::store::StoreConfig;
+
+/// The configuration of one region, or of one API instance of a region that has several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RegionConfig {
@@ -19,13 +24,17 @@ pub struct RegionConfig {
     pub regions: BTreeMap<RegionId, LocationName>,
     /// Where to listen, `host:port`.
     pub listen: String,
-    /// Where the store lies; in memory if absent.
+    /// Where the other API instances of this region reach this one, `host:port`; `listen` if absent. Only a PostgreSQL
+    /// store can be shared by several instances.
     #[serde(default)]
-    pub data_dir: Option<PathBuf>,
+    pub advertise: Option<String>,
+    /// Where the region keeps what it knows; in memory if absent.
+    #[serde(default)]
+    pub store: StoreConfig,
     /// Fingerprint of the topology: a store of another topology is not opened.
     pub topology_fingerprint: String,
-    /// Where to dial every other region: the entrance of the link from here to there.
-    pub peers: BTreeMap<RegionId, String>,
+    /// Where to dial every other region: the entrance of the link from here to there, one for each of its API instances.
+    pub peers: BTreeMap<RegionId, Addresses>,
     /// The first regime; used only while the store holds none.
     pub genesis: Genesis,
     /// The seed of everything random here (jitter, ids).
@@ -167,6 +176,15 @@ pub enum ConfigError {
         /// The region.
         region: RegionId,
     },
+    /// A schema whose name would have to be quoted.
+    #[error(
+        "the schema {schema:?} of the store cannot be used: name it with lower case letters, digits and _, at most 63 \
+         bytes, beginning with a letter"
+    )]
+    Schema {
+        /// Its name.
+        schema: String,
+    },
 }
 
 impl RegionConfig {
@@ -178,13 +196,21 @@ impl RegionConfig {
         if let Some(region) = self.genesis.primary.filter(|primary| !self.regions.contains_key(primary)) {
             return Err(ConfigError::UnknownPrimary { region });
         }
-        let missing = self.others().find(|region| !self.peers.contains_key(region));
+        if let Some(schema) = self.store.unusable_schema() {
+            return Err(ConfigError::Schema { schema: schema.to_owned() });
+        }
+        let missing = self.others().find(|region| self.peers.get(region).is_none_or(Addresses::is_empty));
         missing.map_or(Ok(()), |region| Err(ConfigError::NoAddress { region }))
     }
 
     /// This region's name.
     pub fn name(&self) -> &str {
         self.name_of(self.region)
+    }
+
+    /// Where the other API instances of this region reach this one.
+    pub fn advertised(&self) -> &str {
+        self.advertise.as_deref().unwrap_or(&self.listen)
     }
 
     /// A region's name; `unknown` if there is no such region.
@@ -241,6 +267,31 @@ mod tests {
         let mut config = config();
         config.peers.clear();
         assert_eq!(config.check(), Err(ConfigError::NoAddress { region: RegionId(2) }));
+    }
+
+    #[test]
+    fn a_postgres_store_several_instances_and_their_addresses_are_read() {
+        let mut value = serde_json::to_value(config()).unwrap();
+        value["store"] = serde_json::json!({"kind": "postgres", "url": "postgres://region@db/longhaul"});
+        value["advertise"] = "10.0.0.1:8081".into();
+        value["peers"] = serde_json::json!({"2": ["10.1.0.1:8080", "10.1.0.1:8081"]});
+        let config: RegionConfig = serde_json::from_value(value).unwrap();
+        assert_eq!(config.check(), Ok(()));
+        let schema = "longhaul".to_owned();
+        let url = "postgres://region@db/longhaul".to_owned();
+        assert_eq!(config.store, StoreConfig::Postgres { url, schema });
+        assert_eq!((config.advertised(), config.peers[&RegionId(2)].all().len()), ("10.0.0.1:8081", 2));
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<RegionConfig>(&text).unwrap(), config);
+    }
+
+    #[test]
+    fn a_schema_that_would_need_quotes_is_refused() {
+        let mut config = config();
+        for schema in ["", "Longhaul", "eu-west", "a\"b", "1a", "pg_temp", &"a".repeat(64)] {
+            config.store = StoreConfig::Postgres { url: String::new(), schema: schema.to_owned() };
+            assert_eq!(config.check(), Err(ConfigError::Schema { schema: schema.to_owned() }));
+        }
     }
 
     #[test]
