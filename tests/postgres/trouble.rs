@@ -98,9 +98,13 @@ async fn a_database_that_stalls_makes_writes_wait_and_loses_none() {
     let users = Users::start(&api, &[&region.address], 8);
     tokio::time::sleep(Duration::from_millis(500)).await;
     let stopped = processes(&server);
-    stopped.iter().for_each(|id| signal(*id, "STOP"));
+    for id in &stopped {
+        signal(*id, "STOP");
+    }
     tokio::time::sleep(Duration::from_secs(3)).await;
-    stopped.iter().for_each(|id| signal(*id, "CONT"));
+    for id in &stopped {
+        signal(*id, "CONT");
+    }
     let resumed = Instant::now();
     api.ready(&region.address).await;
     tokio::time::sleep(Duration::from_millis(500)).await;

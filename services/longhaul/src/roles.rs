@@ -45,7 +45,7 @@ pub(crate) async fn region(args: &RoleArgs) -> Outcome {
             StoreConfig::Postgres { .. } => {
                 let listener = listen(&seams, &config.listen).await?;
                 let deps = InstanceDeps { net: seams.net, clock: seams.clock };
-                let ran = longhaul_region::run_instance(deps, config, listener, seams.stop).await;
+                let ran = Box::pin(longhaul_region::run_instance(deps, config, listener, seams.stop)).await;
                 return ran.map_err(|error| error.to_string());
             }
         };

@@ -65,7 +65,7 @@ pub async fn run_instance(
         let remedy = "give the region a store of kind postgres".to_owned();
         return Err(StoreError::Unusable { path: config.name().to_owned(), reason, remedy }.into());
     };
-    let life = format!("{}/{}/{:x}", config.region, config.advertised(), deps.clock.wall_ns());
+    let life = life(&config, deps.clock.wall_ns());
     let stop = shutdown.child_token();
     let drained = CancellationToken::new();
     let instance = Instance {
@@ -93,6 +93,13 @@ pub async fn run_instance(
     let (served, worked) = futures::join!(serving, working);
     worked?;
     Ok(served?)
+}
+
+/// A name that no other instance has, and none had before. It is short: PostgreSQL cuts the names of its clients at 63
+/// bytes.
+fn life(config: &RegionConfig, wall_ns: u64) -> String {
+    let address = longhaul_core::digest::request_hash(config.advertised().as_bytes());
+    format!("{}-{:016x}", config.region, address ^ wall_ns)
 }
 
 /// What one instance needs all its life.
