@@ -26,6 +26,8 @@ mod needles;
 pub mod postgres;
 mod rows;
 pub mod sqlite;
+#[cfg(test)]
+mod throughput;
 
 /// What a store method returns: boxed, so that the service has no type parameter for its store.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;

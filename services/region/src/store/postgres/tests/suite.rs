@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{PostgresServer, open, server};
 use crate::store::conformance::{self, Testbed};
-use crate::store::{Store, equivalence};
+use crate::store::{Store, equivalence, throughput};
 
 #[tokio::test]
 async fn the_store_in_postgres_conforms() {
@@ -44,4 +44,18 @@ async fn testbed(cluster: Rc<PostgresServer>, schema: String) -> Testbed {
         }) as std::pin::Pin<Box<dyn Future<Output = Arc<dyn Store>>>>
     });
     Testbed { store, reopen }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement of the disk, for people"]
+async fn commits_per_second() {
+    let Some(cluster) = PostgresServer::or_skip(&[]) else { return };
+    let holds = std::sync::Mutex::new(Vec::new());
+    throughput::measure(async |n| {
+        let schema = format!("measured_{n}");
+        let (store, hold) = open(&server(&cluster, &schema, "measured"), &schema).await.unwrap();
+        holds.lock().unwrap().push(hold);
+        store as Arc<dyn Store>
+    })
+    .await;
 }

@@ -1,7 +1,9 @@
-//! How fast commits are. Not a check: run it by name, optimized, with `--ignored --nocapture`.
+//! How fast commits are, of any store. Not a check: run `commits_per_second` by name, optimized, with `--ignored
+//! --nocapture`.
 
 #![expect(clippy::disallowed_methods, reason = "it measures real time")]
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,9 +13,9 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use uuid::Uuid;
 
-use crate::store::conformance::fixtures::{FIRST, dot, key, position, write};
-use crate::store::sqlite::SqliteStore;
-use crate::store::{BucketDigest, Commit, Identity, Store as _};
+use super::conformance::fixtures::{FIRST, dot, key, position, write};
+use super::sqlite::SqliteStore;
+use super::{BucketDigest, Commit, Identity, Store};
 
 const VALUE_BYTES: usize = 256;
 const DIGESTS_PER_COMMIT: u16 = 8;
@@ -59,10 +61,17 @@ fn batch(random: &mut SmallRng, seq: &mut u64, load: Load) -> Commit {
     commit
 }
 
-async fn measure(load: Load, length: Duration) {
-    let folder = tempfile::tempdir().unwrap();
-    let identity = Identity { topology_fingerprint: "measured".to_owned(), region: RegionId(1) };
-    let store = SqliteStore::open(folder.path().join("region.db"), identity.clone()).await.unwrap();
+/// Measures each load on a store that `empty` opens.
+pub(super) async fn measure(empty: impl AsyncFn(usize) -> Arc<dyn Store>) {
+    let loads = [(true, true), (true, false), (false, true), (false, false)];
+    for (n, (new_keys, ordered_ids)) in loads.into_iter().enumerate() {
+        let store = empty(n).await;
+        measure_one(&*store, Load { new_keys, ordered_ids }, Duration::from_secs(5)).await;
+        store.close().await.unwrap();
+    }
+}
+
+async fn measure_one(store: &dyn Store, load: Load, length: Duration) {
     let mut random = SmallRng::seed_from_u64(1);
     let (mut seq, mut busy, mut times) = (0, Duration::ZERO, Vec::new());
     let mut maintained = Instant::now();
@@ -89,16 +98,16 @@ async fn measure(load: Load, length: Duration) {
         times[times.len() - 1],
         store.stats().await.unwrap().bytes >> 20,
     );
-    store.close().await.unwrap();
-    let started = Instant::now();
-    SqliteStore::open(folder.path().join("region.db"), identity).await.unwrap();
-    println!("opened again, checked, in {:?}", started.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement of the disk, for people"]
 async fn commits_per_second() {
-    for (new_keys, ordered_ids) in [(true, true), (true, false), (false, true), (false, false)] {
-        measure(Load { new_keys, ordered_ids }, Duration::from_secs(5)).await;
-    }
+    let folder = tempfile::tempdir().unwrap();
+    measure(async |n| {
+        let identity = Identity { topology_fingerprint: "measured".to_owned(), region: RegionId(1) };
+        let store = SqliteStore::open(folder.path().join(format!("{n}.db")), identity).await.unwrap();
+        Arc::new(store) as Arc<dyn Store>
+    })
+    .await;
 }
