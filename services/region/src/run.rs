@@ -81,7 +81,8 @@ pub(crate) struct Running {
     pub(crate) region: Arc<Region>,
     /// Everything that it answers.
     pub(crate) router: Router,
-    writing: JoinHandle<Result<(), StoreError>>,
+    /// Absent once it has ended.
+    writing: Option<JoinHandle<Result<(), StoreError>>>,
     stop_writer: CancellationToken,
 }
 
@@ -116,7 +117,7 @@ pub(crate) async fn start(
     task.note_recovered_history();
     // The writer outlives the requests: it stops when nobody can ask it for anything any more.
     let stop_writer = CancellationToken::new();
-    let writing = TaskTracker::new().spawn(task.run(queues, stop_writer.clone()));
+    let writing = Some(TaskTracker::new().spawn(task.run(queues, stop_writer.clone())));
 
     let role = regime::start(&region, &seed);
     replicator::start(&region);
@@ -131,18 +132,23 @@ pub(crate) async fn start(
 impl Running {
     /// Waits until the writer ends by itself: with the store's error.
     pub(crate) async fn failed(&mut self) -> Result<(), RunError> {
-        (&mut self.writing).await??;
+        let Some(writing) = &mut self.writing else { return std::future::pending().await };
+        let ended = writing.await;
+        self.writing = None;
+        ended??;
         Ok(())
     }
 
     /// Ends a region whose store failed or is another instance's now: what waits for the writer is answered as unknown.
     pub(crate) async fn abandon(self) {
         self.region.shutdown.cancel();
-        self.writing.abort();
+        if let Some(writing) = self.writing {
+            writing.abort();
+            // Cancelled or ended: it holds the store no longer.
+            let _ = writing.await;
+        }
         self.region.tracker.close();
         self.region.tracker.wait().await;
-        // Cancelled or ended: it holds the store no longer.
-        let _ = self.writing.await;
     }
 
     /// Ends a region that nobody asks any more: commits what is queued and closes the store.
@@ -151,7 +157,9 @@ impl Running {
         self.region.tracker.close();
         self.region.tracker.wait().await;
         self.stop_writer.cancel();
-        self.writing.await??;
+        if let Some(writing) = self.writing {
+            writing.await??;
+        }
         self.region.store.close().await?;
         Ok(())
     }

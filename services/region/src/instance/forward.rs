@@ -22,8 +22,15 @@ const INTERNAL_DEADLINE: Duration = STORE_DEADLINE.saturating_mul(13);
 const OF_THE_CONNECTION: [HeaderName; 6] =
     [header::CONNECTION, header::HOST, header::TE, header::TRANSFER_ENCODING, header::UPGRADE, header::CONTENT_LENGTH];
 
-/// Sends the request to `holder` and gives its answer. What it may have done there stays unknown if the answer is lost.
-pub(super) async fn forward(client: &HttpClient, region: &str, holder: Option<String>, request: Request) -> Response {
+/// Sends the request to `holder` and gives its answer. What it may have done there stays unknown if the answer is lost,
+/// or if the holder is `gone` before it comes.
+pub(super) async fn forward(
+    client: &HttpClient,
+    region: &str,
+    holder: Option<String>,
+    gone: impl Future<Output = ()>,
+    request: Request,
+) -> Response {
     let refuse = |code, detail: String| {
         let mut problem = Problem::new(code, detail);
         problem.region = Some(region.to_owned());
@@ -51,7 +58,15 @@ pub(super) async fn forward(client: &HttpClient, region: &str, holder: Option<St
     }
     parts.headers.insert(FORWARDED, HeaderValue::from_static("1"));
     let request = http::Request::from_parts(parts, body);
-    match client.send(&address, request, deadline).await {
+    let sent = tokio::select! {
+        biased;
+        sent = client.send(&address, request, deadline) => sent,
+        () = gone => {
+            let detail = "the instance that held the store stopped answering while the request was under way".to_owned();
+            return refuse(ErrorCode::UpstreamTimeout, detail);
+        }
+    };
+    match sent {
         Ok(answer) => passed_on(answer),
         Err(CallError::Unreachable { .. }) => refuse(ErrorCode::NotReady, nobody()),
         Err(error) => refuse(error.code(), format!("the instance that holds the store: {error}")),

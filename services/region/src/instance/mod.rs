@@ -119,6 +119,7 @@ struct Instance {
 impl Instance {
     /// Goes from state to state until told to stop, or until only a person can help.
     async fn work(&self) -> Result<(), RunError> {
+        let mut said = String::new();
         loop {
             let round = async {
                 let candidate = self.connect().await?;
@@ -129,10 +130,15 @@ impl Instance {
             };
             match round.await {
                 Ok(()) if self.stop.is_cancelled() => return Ok(()),
-                Ok(()) => {}
+                Ok(()) => said.clear(),
                 Err(RunError::Store(error)) if may_pass(&error) => {
-                    tracing::warn!(%error, "this instance serves nothing until its store can be used again");
-                    self.front.show(down::router(self.config.name(), &error.to_string()));
+                    let reason = error.to_string();
+                    // Once per reason: it is tried again several times a second.
+                    if said != reason {
+                        tracing::warn!(reason, "this instance serves nothing until its store can be used again");
+                    }
+                    self.front.show(down::router(self.config.name(), &reason));
+                    said = reason;
                 }
                 Err(error) => return Err(error),
             }
@@ -160,6 +166,9 @@ impl Instance {
             }
             let holder = match candidate.attempt(self.config.advertised()).await? {
                 Attempt::Won(hold) => {
+                    if let Some(standby) = &standby {
+                        standby.learn(hold.holder(self.config.advertised()));
+                    }
                     tracing::info!(term = hold.term(), "this instance holds the region's store");
                     return Ok(Some(hold));
                 }

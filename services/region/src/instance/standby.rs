@@ -1,7 +1,7 @@
 //! What an instance answers that does not hold the store: reads, and the regime, from the committed rows of the moment.
 //! Everything else it forwards.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
@@ -13,13 +13,14 @@ use http::{HeaderMap, StatusCode};
 use longhaul_core::error_code::ErrorCode;
 use longhaul_core::gate::{Consistency, GateRefusal, read_gate};
 use longhaul_core::ids::RecordKey;
-use longhaul_core::limits::{STORE_HOLD, VALUE_BYTES_MAX};
+use longhaul_core::limits::{STORE_HOLD, STORE_HOLDER_SILENCE, VALUE_BYTES_MAX};
 use longhaul_core::operation::TraceContext;
 use longhaul_core::regime::Mode;
 use longhaul_http::client::HttpClient;
 use longhaul_http::clock::SharedClock;
 use longhaul_http::problem::Problem;
 use longhaul_http::{probe, trace};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::forward::forward;
@@ -37,7 +38,7 @@ const SESSION_POLL: Duration = Duration::from_millis(10);
 pub(super) struct Standby {
     region: Region,
     store: Arc<PostgresStore>,
-    holder: Mutex<Holder>,
+    holder: watch::Sender<Holder>,
 }
 
 impl Standby {
@@ -61,17 +62,17 @@ impl Standby {
             positions: std::collections::BTreeMap::new(),
             tenure: Tenure::unlimited(),
         };
-        Arc::new(Self { region: Region::new(config.clone(), parts), store, holder: Mutex::new(holder) })
+        Arc::new(Self { region: Region::new(config.clone(), parts), store, holder: watch::Sender::new(holder) })
     }
 
     /// Takes note of who holds the store.
     pub(super) fn learn(&self, holder: Holder) {
-        *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = holder;
+        self.holder.send_replace(holder);
     }
 
     /// Where the holder is, if it has lately proved that it lives.
     fn holder(&self) -> Option<String> {
-        let holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
+        let holder = self.holder.borrow();
         (!holder.released && holder.silent_for < STORE_HOLD).then(|| holder.address.clone())
     }
 
@@ -115,7 +116,16 @@ pub(super) fn router(standby: &Arc<Standby>) -> Router {
 }
 
 async fn pass_on(State(standby): State<Arc<Standby>>, request: Request) -> Response {
-    forward(&standby.region.client, standby.region.config.name(), standby.holder(), request).await
+    let mut holders = standby.holder.subscribe();
+    let term = holders.borrow_and_update().term;
+    // Whoever waits for a holder that is paused or gone is told so when the others notice.
+    let gone = async move {
+        let gone = holders.wait_for(|holder| holder.term != term || holder.silent_for >= STORE_HOLDER_SILENCE);
+        if gone.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    forward(&standby.region.client, standby.region.config.name(), standby.holder(), gone, request).await
 }
 
 async fn regime(State(standby): State<Arc<Standby>>) -> Response {

@@ -125,6 +125,13 @@ impl Hold {
         self.term
     }
 
+    /// This holder, as the others will see it.
+    pub fn holder(&self, address: &str) -> Holder {
+        let instance = self.server.instance().to_owned();
+        let silent_for = Duration::ZERO;
+        Holder { term: self.term, instance, address: address.to_owned(), silent_for, released: false }
+    }
+
     /// How long the last holder may still answer: this one answers nothing before.
     pub fn wait(&self) -> Duration {
         self.wait
