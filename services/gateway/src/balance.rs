@@ -7,12 +7,11 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 pub enum Balancing {
     /// One after the other.
+    #[default]
     RoundRobin,
     /// The one with the fewest requests under way.
     LeastConnections,
-    /// The better of two drawn at random: nearly as even as the fewest, and it does not send everybody to the one that
-    /// has just come up.
-    #[default]
+    /// The better of two drawn at random.
     PowerOfTwo,
     /// By the record, so that one record's requests meet at one instance.
     Rendezvous,

@@ -21,6 +21,7 @@ mod open;
 mod purge;
 mod readers;
 mod reads;
+mod rows;
 mod sweep;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Tests of the SQLite store.
 
 mod files;
+mod throughput;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
