@@ -19,7 +19,7 @@ use longhaul_http::net::{Net, TokioNet};
 use longhaul_http::wire::regime::{CHANGES_PATH, ChangeStatus};
 use longhaul_http::wire::status::{RegionStatus, STATUS_PATH};
 use longhaul_netem::relay::{LinkConfig, Relay, RelayConfig, RouteConfig};
-use longhaul_region::config::{Genesis, RegionConfig, Timings};
+use longhaul_region::config::{Genesis, RegionConfig, StoreConfig, Timings};
 use longhaul_region::store::memory::MemoryStore;
 use longhaul_region::{Deps, run};
 use rand::rngs::SmallRng;
@@ -121,14 +121,15 @@ async fn fail_over_once(
             if let Some((peer, _)) = names.iter().find(|(_, name)| **name == route.to)
                 && route.from == names[&id]
             {
-                peers.insert(*peer, address.clone());
+                peers.insert(*peer, address.clone().into());
             }
         }
         let config = RegionConfig {
             region: id,
             regions: names.clone(),
             listen: addresses[&names[&id]].clone(),
-            data_dir: None,
+            advertise: None,
+            store: StoreConfig::Memory,
             topology_fingerprint: topology.fingerprint.clone(),
             peers,
             genesis: Genesis { mode: Mode::ActivePassive, primary: Some(RegionId(1)), durability: Durability::Local },

@@ -54,7 +54,7 @@ async fn pair(binary: &Path) -> anyhow::Result<Pair> {
     let mut roles = Vec::new();
     // Each is ready only once it has heard the other one: start both, then wait.
     let starts = [0, 1].map(|i| {
-        let peers = BTreeMap::from([(RegionId(2 - i as u16), entrances[i].clone())]);
+        let peers = BTreeMap::from([(RegionId(2 - i as u16), entrances[i].clone().into())]);
         let (address, folder) = (addresses[i].clone(), folder.path().to_owned());
         async move {
             let config = region_config(&NAMES, i as u16 + 1, &address, &folder, peers)?;

@@ -7,7 +7,11 @@ mod gateway;
 mod lag;
 mod load;
 mod memory;
+#[allow(dead_code, unreachable_pub, reason = "tests use the rest")]
+#[path = "../../services/region/src/store/postgres/fixture.rs"]
+mod postgres_server;
 mod process;
+mod raw_postgres;
 mod raw_sqlite;
 mod relay;
 mod writes;

@@ -9,4 +9,3 @@ pub mod conformance;
 pub mod plan;
 pub mod probe;
 pub mod relay;
-pub mod tc;

@@ -88,6 +88,8 @@ codes! {
     NoRegion = "no_region", 503, None, true;
     /// The record's home is unreachable, and nobody else may serve it.
     HomeUnavailable = "home_unavailable", 503, None, true;
+    /// The region's database cannot be used now; nothing was accepted.
+    StoreUnavailable = "store_unavailable", 503, None, true;
     /// The store failed; the region stops.
     StoreFailed = "store_failed", 500, Unknown, false;
     /// The write is in the log, but its durability was not confirmed in time.

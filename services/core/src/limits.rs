@@ -90,6 +90,25 @@ pub const GATEWAY_POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Deadline of opening a connection across a link.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
+/// Deadline of opening a connection to a region's database.
+pub const STORE_CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+/// Deadline of one statement and of one commit in a region's database. Beyond it the outcome is unknown, and the region
+/// reads again what is durable before it goes on.
+pub const STORE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long an instance of a region may answer for its region after it last proved to the database that it lives. The
+/// next holder of the store answers nothing before.
+pub const STORE_HOLD: Duration = Duration::from_secs(1);
+/// How often the holder of a store proves that it lives.
+pub const STORE_HOLD_RENEW: Duration = Duration::from_millis(200);
+/// How often an instance that does not hold the store tries to.
+pub const STORE_LOCK_POLL: Duration = Duration::from_millis(100);
+/// A holder that has been silent for this long is ended, although its session still lives (a paused process, a lost
+/// host).
+pub const STORE_HOLDER_SILENCE: Duration = Duration::from_millis(2500);
+/// Within this time after the holder was killed, paused or cut off, another instance writes (its parts: silence until it
+/// is noticed, sessions to end, [`STORE_HOLD`], recovery, the lease).
+pub const STORE_TAKEOVER: Duration = Duration::from_secs(5);
+
 /// Log entries kept per timeline although every member has them (they explain a drill afterwards).
 pub const LOG_RETAINED_MIN: u64 = 200_000;
 /// Anti-entropy buckets per home.

@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 pub enum Balancing {
     /// One after the other.
-    #[default]
     RoundRobin,
     /// The one with the fewest requests under way.
     LeastConnections,
-    /// The better of two drawn at random.
+    /// The better of two drawn at random: nearly as even as the fewest, and it does not send everybody to the one that
+    /// has just come up.
+    #[default]
     PowerOfTwo,
     /// By the record, so that one record's requests meet at one instance.
     Rendezvous,

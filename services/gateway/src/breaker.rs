@@ -1,4 +1,4 @@
-//! The circuit breaker of a region: after failures in a row, or too large a share of failures, requests are refused
+//! The circuit breaker of an API instance: after failures in a row, or too large a share of failures, requests are refused
 //! without being sent, until a trial succeeds.
 //!
 //! Source: Nygard, "Release It!", 2007. Pure: the caller says what time it is.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use longhaul_core::ids::RegionId;
 use longhaul_core::routing::Reach;
-use longhaul_http::wire::gateway::RegionReach;
+use longhaul_http::wire::gateway::{BreakerState, RegionReach};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -31,6 +31,7 @@ pub(crate) struct Instance {
     pub(crate) nudge: Notify,
     in_flight: AtomicU64,
     health: Mutex<Health>,
+    breaker: Mutex<Breaker>,
 }
 
 #[derive(Debug)]
@@ -59,7 +60,8 @@ impl Instance {
     fn new(address: String, declared: Duration) -> Self {
         // Up until proven otherwise: a gateway that has just started must not refuse what would work.
         let health = Health { up: true, failures: 0, latency: Ewma::declared(declared) };
-        Self { address, nudge: Notify::new(), in_flight: AtomicU64::new(0), health: Mutex::new(health) }
+        let breaker = Mutex::default();
+        Self { address, nudge: Notify::new(), in_flight: AtomicU64::new(0), health: Mutex::new(health), breaker }
     }
 
     /// It answered a poll; with the round trip if the connection was open already.
@@ -93,6 +95,11 @@ impl Instance {
         locked(&self.health).up
     }
 
+    /// Whether its circuit breaker would let a request through now.
+    fn would_admit(&self, now: Instant) -> bool {
+        locked(&self.breaker).would_admit(now)
+    }
+
     /// Its round trip, moving average.
     pub(crate) fn latency(&self) -> Duration {
         locked(&self.health).latency.get()
@@ -101,7 +108,6 @@ impl Instance {
 
 #[derive(Debug)]
 struct Flow {
-    breaker: Breaker,
     limiter: Limiter,
     reads: Window,
     turn: u64,
@@ -121,7 +127,7 @@ pub(crate) struct Region {
 /// Why a region takes no attempt now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Full {
-    /// Its circuit breaker is open.
+    /// The circuit breakers of all its instances are open.
     Broken,
     /// As many attempts as it copes with are under way.
     Busy,
@@ -139,12 +145,7 @@ impl Region {
                 .iter()
                 .map(|address| Arc::new(Instance::new(address.clone(), declared)))
                 .collect(),
-            flow: Mutex::new(Flow {
-                breaker: Breaker::default(),
-                limiter: Limiter::new(concurrency),
-                reads: Window::default(),
-                turn: 0,
-            }),
+            flow: Mutex::new(Flow { limiter: Limiter::new(concurrency), reads: Window::default(), turn: 0 }),
         }
     }
 
@@ -163,8 +164,8 @@ impl Region {
 
     /// What routing is told about it.
     pub(crate) fn reach(&self, now: Instant) -> Reach {
-        let admits = locked(&self.flow).breaker.would_admit(now);
-        Reach { healthy: admits && self.is_up(), latency_us: self.latency().as_micros() as u64 }
+        let healthy = self.instances.iter().any(|instance| instance.is_up() && instance.would_admit(now));
+        Reach { healthy, latency_us: self.latency().as_micros() as u64 }
     }
 
     /// How long an attempt to read may take: four measured round trips, at least [`ATTEMPT_MIN`].
@@ -190,25 +191,25 @@ impl Region {
             if !flow.limiter.admit() {
                 return Err(Full::Busy);
             }
-            if !flow.breaker.admit(now) {
-                flow.limiter.release();
-                return Err(Full::Broken);
-            }
             flow.turn = flow.turn.wrapping_add(1);
             flow.turn
         };
-        let instance = self.choose(balancing, Draw { turn, random, key });
+        let chosen = self.choose(now, balancing, Draw { turn, random, key });
+        // A trial that somebody else began since it was chosen leaves no room for this one.
+        let Some(instance) = chosen.filter(|instance| locked(&instance.breaker).admit(now)) else {
+            locked(&self.flow).limiter.release();
+            return Err(Full::Broken);
+        };
         instance.in_flight.fetch_add(1, Ordering::Relaxed);
         Ok(Permit { region: self.clone(), instance, reported: false })
     }
 
-    fn choose(&self, balancing: Balancing, draw: Draw<'_>) -> Arc<Instance> {
-        if let [only] = self.instances.as_slice() {
-            return only.clone();
-        }
-        let mut usable: Vec<_> = self.instances.iter().filter(|instance| instance.is_up()).collect();
-        if usable.is_empty() {
-            usable.extend(&self.instances);
+    /// One of the instances that answer and whose breaker lets requests through; of all whose breaker does, if none
+    /// answers.
+    fn choose(&self, now: Instant, balancing: Balancing, draw: Draw<'_>) -> Option<Arc<Instance>> {
+        let mut usable: Vec<_> = self.instances.iter().filter(|instance| instance.would_admit(now)).collect();
+        if usable.iter().any(|instance| instance.is_up()) {
+            usable.retain(|instance| instance.is_up());
         }
         let choices: Vec<_> = usable
             .iter()
@@ -217,24 +218,31 @@ impl Region {
                 in_flight: instance.in_flight.load(Ordering::Relaxed),
             })
             .collect();
-        usable[balancing.choose(&choices, draw).unwrap_or(0)].clone()
+        balancing.choose(&choices, draw).map(|index| usable[index].clone())
     }
 
-    /// How often its circuit breaker has opened.
+    /// How often the circuit breakers of its instances have opened.
     pub(crate) fn breaker_openings(&self) -> u64 {
-        locked(&self.flow).breaker.openings()
+        self.instances.iter().map(|instance| locked(&instance.breaker).openings()).sum()
+    }
+
+    /// The state of the instance's breaker that lets most through.
+    fn breaker(&self, now: Instant) -> BreakerState {
+        let states: Vec<_> = self.instances.iter().map(|instance| locked(&instance.breaker).state(now)).collect();
+        let best = [BreakerState::Closed, BreakerState::HalfOpen].into_iter().find(|state| states.contains(state));
+        best.unwrap_or(BreakerState::Open)
     }
 
     /// What is told about it.
     pub(crate) fn status(&self, now: Instant) -> RegionReach {
-        let (breaker, p95, in_flight, limit) = {
+        let (p95, in_flight, limit) = {
             let flow = locked(&self.flow);
-            (flow.breaker.state(now), flow.reads.p95(), flow.limiter.in_flight(), flow.limiter.limit())
+            (flow.reads.p95(), flow.limiter.in_flight(), flow.limiter.limit())
         };
         RegionReach {
             name: self.name.clone(),
             healthy: self.is_up(),
-            breaker,
+            breaker: self.breaker(now),
             latency_ms: self.latency().as_secs_f64() * 1e3,
             read_p95_ms: p95.map(|p95| p95.as_secs_f64() * 1e3),
             in_flight: u64::from(in_flight),
@@ -260,8 +268,8 @@ impl Permit {
     /// The region answered; `read` is the time that a read took.
     pub(crate) fn answered(mut self, now: Instant, read: Option<Duration>) -> Turn {
         self.reported = true;
+        locked(&self.instance.breaker).succeeded(now);
         let mut flow = locked(&self.region.flow);
-        flow.breaker.succeeded(now);
         flow.limiter.coped();
         if let Some(read) = read {
             flow.reads.observe(read);
@@ -273,17 +281,15 @@ impl Permit {
     /// The region answered that it has too much to do.
     pub(crate) fn overloaded(mut self, now: Instant) -> Turn {
         self.reported = true;
-        let mut flow = locked(&self.region.flow);
-        flow.breaker.succeeded(now);
-        flow.limiter.overloaded(now);
-        drop(flow);
+        locked(&self.instance.breaker).succeeded(now);
+        locked(&self.region.flow).limiter.overloaded(now);
         self.instance.answered()
     }
 
     /// No connection, or one that broke.
     pub(crate) fn broke(mut self, now: Instant) -> Turn {
         self.reported = true;
-        locked(&self.region.flow).breaker.failed(now);
+        locked(&self.instance.breaker).failed(now);
         self.instance.failed()
     }
 
@@ -291,11 +297,9 @@ impl Permit {
     /// of overload.
     pub(crate) fn timed_out(mut self, now: Instant) {
         self.reported = true;
-        let up = self.instance.is_up();
-        let mut flow = locked(&self.region.flow);
-        flow.breaker.failed(now);
-        if up {
-            flow.limiter.overloaded(now);
+        locked(&self.instance.breaker).failed(now);
+        if self.instance.is_up() {
+            locked(&self.region.flow).limiter.overloaded(now);
         }
     }
 }
@@ -303,10 +307,9 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.instance.in_flight.fetch_sub(1, Ordering::Relaxed);
-        let mut flow = locked(&self.region.flow);
-        flow.limiter.release();
+        locked(&self.region.flow).limiter.release();
         if !self.reported {
-            flow.breaker.abandoned();
+            locked(&self.instance.breaker).abandoned();
         }
     }
 }
@@ -316,6 +319,7 @@ mod tests {
     use longhaul_core::ids::LocationName;
 
     use super::*;
+    use crate::breaker::FAILURES_IN_A_ROW;
 
     fn region(addresses: &[&str]) -> Arc<Region> {
         let target = RegionTarget {
@@ -347,6 +351,35 @@ mod tests {
             let permit = region.admit(Instant::now(), Balancing::RoundRobin, 0, "").unwrap();
             assert_eq!(permit.address(), "b:1");
         }
+    }
+
+    #[test]
+    fn the_breaker_of_one_instance_leaves_the_others_in_use() {
+        let region = region(&["a:1", "b:1"]);
+        let now = Instant::now();
+        let admit = || region.admit(now, Balancing::RoundRobin, 0, "");
+        let mut broken = 0;
+        while broken < FAILURES_IN_A_ROW {
+            let permit = admit().unwrap();
+            if permit.address() == "a:1" {
+                broken += 1;
+                permit.timed_out(now);
+            } else {
+                permit.answered(now, None);
+            }
+        }
+        for _ in 0..4 {
+            let permit = admit().unwrap();
+            assert_eq!(permit.address(), "b:1");
+            permit.answered(now, None);
+        }
+        assert_eq!((region.status(now).breaker, region.breaker_openings()), (BreakerState::Closed, 1));
+        for _ in 0..FAILURES_IN_A_ROW {
+            admit().unwrap().timed_out(now);
+        }
+        assert!(matches!(admit(), Err(Full::Broken)));
+        assert_eq!((region.status(now).breaker, region.reach(now).healthy), (BreakerState::Open, false));
+        assert_eq!(region.status(now).in_flight, 0, "a refused attempt holds no place");
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub fn next(access: Access, code: ErrorCode, newer: bool) -> Next {
         | ErrorCode::Overloaded
         | ErrorCode::NotReady
         | ErrorCode::ShuttingDown
+        | ErrorCode::StoreUnavailable
         | ErrorCode::ClockBehind
         | ErrorCode::NoRegion => Next::Elsewhere,
         ErrorCode::UpstreamTimeout

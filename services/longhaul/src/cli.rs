@@ -45,7 +45,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a testbed and keep it until Ctrl-C
-    #[command(after_help = "Examples:\n  longhaul up\n  longhaul up --topology two-regions --data ./data --port 9000")]
+    #[command(
+        after_help = "Examples:\n  longhaul up\n  longhaul up --topology two-regions --data ./data --port 9000\n  longhaul up --database-url postgres://me:secret@127.0.0.1/longhaul"
+    )]
     Up(UpArgs),
     /// Run a drill: traffic, faults, verdict
     #[command(after_help = DRILL_EXAMPLES)]
@@ -89,19 +91,9 @@ pub(crate) enum Command {
     /// Run users
     #[command(hide = true)]
     Traffic(RoleArgs),
-    /// Run links; with --location, the agent of that location
+    /// Run links
     #[command(hide = true)]
     Link(RoleArgs),
-    /// Run control among containers
-    #[command(hide = true)]
-    Control(PlaceArgs),
-    /// Ask a process whether it is well
-    #[command(hide = true)]
-    Health {
-        /// What to ask, http://HOST:PORT/PATH
-        #[arg(value_name = "URL")]
-        url: String,
-    },
 }
 
 /// Topologies.
@@ -139,6 +131,10 @@ pub(crate) struct TestbedArgs {
     /// Seed of everything random
     #[arg(long, value_name = "N", env = "LONGHAUL_SEED")]
     pub(crate) seed: Option<u64>,
+    /// A PostgreSQL server that keeps the records, each region in a schema of its own, for example
+    /// postgres://me:secret@127.0.0.1/longhaul; SQLite files if absent
+    #[arg(long, value_name = "URL", env = "LONGHAUL_DATABASE_URL", hide_env_values = true)]
+    pub(crate) database_url: Option<String>,
     /// Where to send traces (OTLP over HTTP), for example http://127.0.0.1:4318
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true)]
     pub(crate) otlp: Option<String>,
@@ -201,25 +197,12 @@ pub(crate) struct CompareArgs {
     pub(crate) durability: Option<Durability>,
 }
 
-/// A place among containers.
-#[derive(Debug, Clone, Default, Args)]
-pub(crate) struct PlaceArgs {
-    /// A shipped topology's name or a path; LONGHAUL_TOPOLOGY if absent
-    #[arg(long, value_name = "NAME|FILE")]
-    pub(crate) topology: Option<String>,
-    /// The location that the process stands at; LONGHAUL_LOCATION if absent
-    #[arg(long, value_name = "NAME")]
-    pub(crate) location: Option<String>,
-}
-
 /// A role.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RoleArgs {
-    /// The role's configuration, JSON; from its place and the environment if absent
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["topology", "location"])]
-    pub(crate) config: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) place: PlaceArgs,
+    /// The role's configuration, JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
     /// End when standard input ends (the parent is gone)
     #[arg(long, hide = true)]
     pub(crate) supervised: bool,

@@ -99,7 +99,7 @@ async fn run(region: &Arc<Region>) {
 
 /// Whether the peer's digests equal ours; `None` if the vectors differ or the peer does not answer.
 async fn compare(region: &Region, peer: RegionId) -> Option<bool> {
-    let address = region.config.peers.get(&peer)?;
+    let address = region.directory.address(peer)?;
     let mut headers = http::HeaderMap::new();
     authorize(region, &mut headers);
     let method = http::Method::GET;

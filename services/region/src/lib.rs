@@ -9,6 +9,7 @@ pub mod config;
 pub mod failpoint;
 pub mod handlers;
 pub mod housekeeping;
+pub mod instance;
 pub mod regime;
 pub mod replicator;
 mod returning;
@@ -19,4 +20,5 @@ pub mod writer;
 
 pub use config::RegionConfig;
 pub use handlers::openapi;
+pub use instance::{InstanceDeps, run_instance};
 pub use run::{Deps, RunError, run};

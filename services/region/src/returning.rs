@@ -230,7 +230,7 @@ pub(crate) async fn unrepaired(region: &Region, max: usize) -> Result<BTreeSet<R
 }
 
 async fn fetch(region: &Region, source: RegionId, keys: &[RecordKey]) -> Result<Rows, RepairError> {
-    let address = region.config.peers.get(&source).ok_or(RepairError::Nobody)?;
+    let address = region.directory.address(source).ok_or(RepairError::Nobody)?;
     let mut request = Request::new(Bytes::from(postcard::to_allocvec(keys)?));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = http::Uri::from_static(ROWS_PATH);

@@ -85,6 +85,7 @@ fn start_of(plan: &DrillPlan, topology: Topology, args: &TestbedArgs) -> Start {
         seed: plan.seed,
         data: args.data.clone(),
         control_port: args.port.filter(|port| *port != 0),
+        database_url: args.database_url.clone(),
         otlp: args.otlp.clone(),
     }
 }

@@ -36,6 +36,7 @@ async fn up(args: &UpArgs) -> Result<(), String> {
         data: args.testbed.data.clone(),
         // Port 0 is any free one.
         control_port: Some(args.testbed.port.unwrap_or(PORT)).filter(|port| *port != 0),
+        database_url: args.testbed.database_url.clone(),
         otlp: args.testbed.otlp.clone(),
     };
     let testbed = Testbed::start(&start, &stop).await?;

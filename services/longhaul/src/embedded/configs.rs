@@ -10,7 +10,7 @@ use longhaul_gateway::GatewayConfig;
 use longhaul_gateway::config::RegionTarget;
 use longhaul_netem::relay::{LinkConfig, RelayConfig, RouteConfig};
 use longhaul_region::RegionConfig;
-use longhaul_region::config::{Genesis, Timings};
+use longhaul_region::config::{Genesis, StoreConfig, Timings};
 use longhaul_traffic::TrafficConfig;
 use serde::{Deserialize, Serialize};
 
@@ -81,18 +81,19 @@ impl Plan<'_> {
     }
 
     /// A region.
-    pub(crate) fn region(&self, location: &Location, data_dir: &Path) -> Result<RegionConfig, String> {
+    pub(crate) fn region(&self, location: &Location, store: StoreConfig) -> Result<RegionConfig, String> {
         let topology = self.topology;
         let region = location.region.ok_or_else(|| format!("a defect: {} is no region", location.name))?;
         let mut peers = BTreeMap::new();
         for (id, name) in topology.regions().filter(|(id, _)| *id != region) {
-            peers.insert(id, self.layout.relay(&location.name, name)?.to_owned());
+            peers.insert(id, self.layout.relay(&location.name, name)?.to_owned().into());
         }
         Ok(RegionConfig {
             region,
             regions: topology.regions().map(|(id, name)| (id, name.clone())).collect(),
             listen: self.layout.service(&location.name)?.to_owned(),
-            data_dir: Some(data_dir.to_owned()),
+            advertise: None,
+            store,
             topology_fingerprint: topology.fingerprint.clone(),
             peers,
             genesis: Genesis {

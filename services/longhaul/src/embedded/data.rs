@@ -94,6 +94,11 @@ impl DataDir {
         &self.session_secret
     }
 
+    /// Whether it goes with the testbed.
+    pub(crate) fn is_temporary(&self) -> bool {
+        self.temporary
+    }
+
     /// Removes a temporary folder; one that the user named stays.
     pub(crate) fn discard(self) {
         if self.temporary

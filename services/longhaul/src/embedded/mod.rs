@@ -5,9 +5,9 @@ mod configs;
 mod data;
 mod layout;
 mod ports;
+mod stores;
 mod testbed;
 mod world;
 
-pub(crate) use configs::{LinkRole, Plan, RoleFile, TrafficRole};
-pub(crate) use layout::Layout;
+pub(crate) use configs::{LinkRole, RoleFile, TrafficRole};
 pub(crate) use testbed::{Start, Testbed};

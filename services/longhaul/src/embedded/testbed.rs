@@ -23,8 +23,8 @@ use super::child::Child;
 use super::configs::{Plan, RoleFile};
 use super::data::DataDir;
 use super::layout::Layout;
+use super::stores::Stores;
 use super::world::EmbeddedWorld;
-use crate::control_api;
 
 /// How long all roles may take to get ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -50,6 +50,8 @@ pub(crate) struct Start {
     pub(crate) data: Option<PathBuf>,
     /// Control's port; any free one if absent.
     pub(crate) control_port: Option<u16>,
+    /// The PostgreSQL server that keeps the records; SQLite files if absent.
+    pub(crate) database_url: Option<String>,
     /// Where traces go.
     pub(crate) otlp: Option<String>,
 }
@@ -60,6 +62,7 @@ pub(crate) struct Testbed {
     children: Vec<Arc<Child>>,
     control: Arc<Control>,
     data: DataDir,
+    stores: Stores,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -86,7 +89,12 @@ impl Testbed {
                 return Err(format!("{error} (--port)"));
             }
         };
-        let mut testbed = Self::assemble(start, layout, data, listener)?;
+        let stores = Stores::new(start.database_url.as_deref(), data.session_secret(), &start.topology);
+        if let Err(reason) = stores.check().await {
+            data.discard();
+            return Err(reason);
+        }
+        let mut testbed = Self::assemble(start, layout, data, stores, listener)?;
         let ready = tokio::select! {
             biased;
             () = stop.cancelled() => Err("stopped before it was ready".to_owned()),
@@ -102,7 +110,13 @@ impl Testbed {
         }
     }
 
-    fn assemble(start: &Start, layout: Arc<Layout>, data: DataDir, listener: Listener) -> Result<Self, String> {
+    fn assemble(
+        start: &Start,
+        layout: Arc<Layout>,
+        data: DataDir,
+        stores: Stores,
+        listener: Listener,
+    ) -> Result<Self, String> {
         let plan = Plan {
             topology: &start.topology,
             layout: &layout,
@@ -127,7 +141,9 @@ impl Testbed {
                 LocationKind::Region => {
                     std::fs::create_dir_all(&folder)
                         .map_err(|error| format!("{} cannot be created: {error}", folder.display()))?;
-                    child(name, "region", &|| json(serde_json::to_value(plan.region(location, &folder)?)))?
+                    child(name, "region", &|| {
+                        json(serde_json::to_value(plan.region(location, stores.of(location, &folder))?))
+                    })?
                 }
                 LocationKind::Edge => child(name, "gateway", &|| json(serde_json::to_value(plan.gateway(location)?)))?,
             });
@@ -142,8 +158,8 @@ impl Testbed {
         let config = ControlConfig::new(start.topology.clone(), start.seed, env!("CARGO_PKG_VERSION"));
         let control = Control::start(deps, config);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        tasks.spawn(control_api::serve(control.clone(), listener, layout.control.clone(), is_up, stop.clone()));
-        Ok(Self { layout, children, control, data, tasks, stop })
+        tasks.spawn(serve_control(control.clone(), listener, layout.control.clone(), is_up, stop.clone()));
+        Ok(Self { layout, children, control, data, stores, tasks, stop })
     }
 
     async fn start_children(&mut self) -> Result<(), String> {
@@ -207,6 +223,9 @@ impl Testbed {
     /// Stops everything: no process and no port is left. A temporary folder goes, too.
     pub(crate) async fn stop(self) {
         self.halt().await;
+        if self.data.is_temporary() {
+            self.stores.discard().await;
+        }
         self.data.discard();
     }
 
@@ -265,5 +284,52 @@ async fn wait_ready(roles: &[(Arc<Child>, String, &'static str)], all: &[Arc<Chi
     match tokio::time::timeout(READY_DEADLINE, wait).await {
         Ok(result) => result,
         Err(_) => Err(format!("not ready within {} s: {said}", READY_DEADLINE.as_secs())),
+    }
+}
+
+/// Serves control's API as long as it is meant to be up; `kill control` takes it down, `restart control` brings it back.
+async fn serve_control(
+    control: Arc<Control>,
+    listener: Listener,
+    address: String,
+    mut up: watch::Receiver<bool>,
+    stop: CancellationToken,
+) {
+    let mut next = Some(listener);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            changed = up.wait_for(|up| *up) => if changed.is_err() { return },
+        }
+        let listener = match next.take() {
+            Some(listener) => listener,
+            None => match TokioNet.bind(&address).await {
+                Ok(listener) => listener,
+                Err(error) => {
+                    tracing::warn!(%error, "control cannot listen again yet");
+                    tokio::time::sleep(READY_INTERVAL).await;
+                    continue;
+                }
+            },
+        };
+        let down = stop.child_token();
+        let serving = control.serve(listener, down.clone());
+        let mut serving = std::pin::pin!(serving);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            _ = up.wait_for(|up| !*up) => {}
+            served = &mut serving => {
+                if let Err(error) = served {
+                    tracing::warn!(%error, "control's API ended");
+                }
+                continue;
+            }
+        }
+        down.cancel();
+        if let Err(error) = serving.await {
+            tracing::warn!(%error, "control's API ended");
+        }
     }
 }

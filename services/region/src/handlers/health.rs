@@ -64,6 +64,9 @@ pub(super) async fn metrics(State(region): State<Arc<Region>>) -> Response {
 /// What keeps the region from serving or writing, in one line.
 pub(super) fn trouble(region: &Region) -> Option<String> {
     let mut lines: Vec<String> = region.blockers().into_iter().map(Blocker::text).map(str::to_owned).collect();
+    if !region.holds_store() {
+        lines.push("this instance waits until the last holder of the store has certainly stopped".to_owned());
+    }
     match region.own_log() {
         OwnLog::Confirmed => {}
         OwnLog::Unconfirmed => {

@@ -19,10 +19,13 @@ mod health;
 mod inspection;
 mod problems;
 mod quarantine;
+pub(crate) mod reading;
 mod records;
 mod request;
 pub(crate) mod rows;
 mod status;
+
+pub(crate) use problems::{gate_problem, problem};
 
 /// The document's head.
 #[derive(OpenApi)]

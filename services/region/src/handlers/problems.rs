@@ -18,7 +18,7 @@ use crate::writer::WriteError;
 const RETRY_AFTER_MS: u64 = 100;
 
 /// A problem of this region.
-pub(super) fn problem(
+pub(crate) fn problem(
     region: &Region,
     code: ErrorCode,
     detail: impl Into<String>,
@@ -34,6 +34,7 @@ pub(super) fn problem(
             | ErrorCode::Switching
             | ErrorCode::NoLease
             | ErrorCode::NotReady
+            | ErrorCode::StoreUnavailable
             | ErrorCode::NotCaughtUp
             | ErrorCode::ClockBehind
     ) {
@@ -49,7 +50,7 @@ pub(super) fn write_problem(region: &Region, error: WriteError, trace: Option<Tr
 }
 
 /// A request that this region does not take.
-pub(super) fn gate_problem(region: &Region, refusal: GateRefusal, trace: Option<TraceContext>) -> Problem {
+pub(crate) fn gate_problem(region: &Region, refusal: GateRefusal, trace: Option<TraceContext>) -> Problem {
     with_hint(region, problem(region, refusal.code(), refusal.to_string(), trace), refusal.hint())
 }
 

@@ -176,7 +176,7 @@ async fn merge_record(region: &Arc<Region>, request: MergeRequest) -> Result<Vec
     };
     let elsewhere = error.ask.filter(|_| matches!(error.code, ErrorCode::NotPrimary | ErrorCode::WrongHome));
     // In isolation nothing may cross the border, quarantined or not.
-    let Some(address) = elsewhere.filter(|_| !region.is_isolated()).and_then(|ask| region.config.peers.get(&ask))
+    let Some(address) = elsewhere.filter(|_| !region.is_isolated()).and_then(|ask| region.directory.address(ask))
     else {
         return Err(write_problem(region, error, None));
     };

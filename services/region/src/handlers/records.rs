@@ -9,24 +9,22 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, header};
 use longhaul_core::error_code::ErrorCode;
 use longhaul_core::gate::{Consistency, read_gate};
-use longhaul_core::ids::{Epoch, RecordKey};
+use longhaul_core::ids::RecordKey;
 use longhaul_core::mutants::{Rule, is_broken};
 use longhaul_core::operation::{OperationKind, TraceContext};
 use longhaul_core::record::Record;
 use longhaul_core::regime::{Mode, Regime};
 use longhaul_core::token::SessionToken;
-use longhaul_core::vector::VersionVector;
 use longhaul_http::problem::Problem;
 use longhaul_http::trace::trace_id_text;
-use longhaul_http::wire::records::{
-    DURABILITY_ACHIEVED, DURABILITY_PROMISED, EPOCH, GUARANTEE, REGION, SESSION, Written,
-};
+use longhaul_http::wire::records::{DURABILITY_ACHIEVED, DURABILITY_PROMISED, GUARANTEE, Written};
 use tracing::Instrument;
 
 use super::problems::{gate_problem, problem, write_problem};
+use super::reading::{self, Asked, clipped, put, put_token, served_by};
 use super::request::{self, Bad};
 use crate::state::Region;
 use crate::writer::{WriteAnswer, WriteRequest};
@@ -168,10 +166,8 @@ async fn read(
     trace: Option<TraceContext>,
 ) -> Result<Response, Problem> {
     let refuse = |code, detail: String| problem(region, code, detail, trace);
-    let parsed = || -> Result<_, Bad> {
-        Ok((request::key(region, home, id)?, request::consistency(headers)?, request::token(region, headers)?))
-    };
-    let (key, consistency, token) = parsed().map_err(|(code, detail)| refuse(code, detail))?;
+    let Asked { key, consistency, token } =
+        reading::parse(region, home, &id, headers).map_err(|(code, detail)| refuse(code, detail))?;
     let regime = region.regime();
     admit(region, &regime, &key, consistency).map_err(|refusal| gate_problem(region, refusal, trace))?;
     if consistency == Consistency::Session
@@ -188,7 +184,7 @@ async fn read(
     if leads && !region.still_acknowledges(&regime) {
         return Err(refuse(ErrorCode::NoLease, "the primary has no lease; try again, or fail over".to_owned()));
     }
-    Ok(shown(region, &now, record, clipped(token, &now.cuts), headers, trace))
+    Ok(reading::shown(region, &now, record, token, headers, trace))
 }
 
 fn admit(
@@ -208,29 +204,14 @@ async fn catch_up(
     token: &SessionToken,
     trace: Option<TraceContext>,
 ) -> Result<(), Problem> {
-    if let Some((timeline, cut)) = token.truncated_by(&regime.cuts) {
-        let detail = format!(
-            "the session has seen operations of timeline {timeline} beyond {cut}, which a failover removed; start a new \
-             session without a token"
-        );
-        return Err(problem(region, ErrorCode::HistoryTruncated, detail, trace));
-    }
-    // In isolation nothing of other regions is here or will come, and no record of this home needs it.
-    let seen: VersionVector = if regime.mode == Mode::RegionalIsolation {
-        token.seen.iter().filter(|(timeline, _)| timeline.region == region.id()).collect()
-    } else {
-        token.seen.clone()
-    };
+    let needed = reading::needed(region, regime, token);
+    let needed = needed.map_err(|(code, detail)| problem(region, code, detail, trace))?;
     let wait = Duration::from_millis(region.config.timings.session_wait_ms);
     let scalar = || region.positions().values().any(|position| position.version >= token.version);
-    if (is_broken(Rule::VectorToken) && scalar()) || region.await_visible(&seen, wait).await {
+    if (is_broken(Rule::VectorToken) && scalar()) || region.await_visible(&needed, wait).await {
         return Ok(());
     }
-    let detail = format!(
-        "this region did not catch up with the session within {} ms; try again, or ask the region that answered last",
-        wait.as_millis()
-    );
-    Err(problem(region, ErrorCode::NotCaughtUp, detail, trace))
+    Err(reading::behind(region, wait, trace))
 }
 
 async fn find(region: &Region, key: &RecordKey) -> Result<Option<Record>, String> {
@@ -239,63 +220,4 @@ async fn find(region: &Region, key: &RecordKey) -> Result<Option<Record>, String
     }
     let rows = region.store.records(std::slice::from_ref(key)).await.map_err(|error| error.to_string())?;
     Ok(rows.into_iter().next().flatten())
-}
-
-fn shown(
-    region: &Region,
-    regime: &Regime,
-    record: Option<Record>,
-    mut token: SessionToken,
-    request: &HeaderMap,
-    trace: Option<TraceContext>,
-) -> Response {
-    if let Some(record) = &record {
-        token.observe(regime.epoch, record.dot, record.version);
-    }
-    let tag = record.as_ref().filter(|record| !record.is_tombstone()).map(|record| format!("\"{}\"", record.version));
-    let mut response = match record.and_then(|record| record.value) {
-        Some(_)
-            if tag.is_some()
-                && request.get(header::IF_NONE_MATCH).map(HeaderValue::as_bytes)
-                    == tag.as_deref().map(str::as_bytes) =>
-        {
-            StatusCode::NOT_MODIFIED.into_response()
-        }
-        Some(value) => ([(header::CONTENT_TYPE, "application/json")], value).into_response(),
-        None => problem(region, ErrorCode::NotFound, "there is no such record", trace).into_response(),
-    };
-    let headers = response.headers_mut();
-    if let Some(tag) = tag {
-        put(headers, header::ETAG, &tag);
-    }
-    served_by(region, headers, regime.epoch);
-    put_token(region, headers, &token);
-    response
-}
-
-/// The client's token without what a failover removed; an empty one if it sent none.
-fn clipped(token: Option<SessionToken>, cuts: &VersionVector) -> SessionToken {
-    let mut token = token.unwrap_or_default();
-    for (timeline, cut) in cuts.iter().filter(|(timeline, cut)| token.seen.get(*timeline) > *cut).collect::<Vec<_>>() {
-        token.seen.set(timeline, cut);
-    }
-    token
-}
-
-fn served_by(region: &Region, headers: &mut HeaderMap, epoch: Epoch) {
-    put(headers, HeaderName::from_static(REGION), region.config.name());
-    headers.insert(HeaderName::from_static(EPOCH), HeaderValue::from(epoch.0));
-}
-
-fn put_token(region: &Region, headers: &mut HeaderMap, token: &SessionToken) {
-    // A token beyond its limit is left out: the session starts anew.
-    if let Ok(text) = token.encode(&region.token_key) {
-        put(headers, HeaderName::from_static(SESSION), &text);
-    }
-}
-
-fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(name, value);
-    }
 }

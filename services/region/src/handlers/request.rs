@@ -16,7 +16,7 @@ use crate::state::Region;
 use crate::writer::Condition;
 
 /// What is wrong with a request.
-pub(super) type Bad = (ErrorCode, String);
+pub(crate) type Bad = (ErrorCode, String);
 
 fn bad(detail: impl Into<String>) -> Bad {
     (ErrorCode::BadRequest, detail.into())

@@ -17,7 +17,7 @@
 //! | last heartbeat of every peer: positions, epoch, promise, suspicion, age; and news of it | [`Region::peers`]: `states()`, `report()`, `watch()` |
 //! | put a suspicion into the heartbeats | [`Region::set_suspicion`] |
 //! | complete an old primary's timeline before a failover | [`Region::set_top_up`] |
-//! | send to a peer's voter | `region.client` with the address in `region.config.peers` |
+//! | send to a peer's voter | `region.client` with the address in `region.directory` |
 //! | this region needs a new incarnation (set-back disk) | [`Region::watch_own_log`]: `OwnLog::Foreign` |
 //! | erase foreign records | `region.writer.purge()` |
 //! | record how a change stands | [`Region::record_change`], [`Region::changes`] |
@@ -43,9 +43,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use longhaul_core::error_code::ErrorCode;
 use longhaul_core::regime::Regime;
 use longhaul_core::transition::Barrier;
+use longhaul_http::problem::Problem;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::state::Region;
@@ -162,5 +167,16 @@ pub fn start(region: &Arc<Region>, seed: &Seed) -> Arc<RegimeRole> {
 /// This module's endpoints.
 pub fn routes(role: &Arc<RegimeRole>) -> OpenApiRouter<Arc<Region>> {
     let router: Router<Arc<Region>> = handlers::router().with_state(Arc::clone(role));
-    OpenApiRouter::from(router)
+    let guarded = router.layer(from_fn_with_state(Arc::clone(&role.region), answers_for_the_region));
+    OpenApiRouter::from(guarded)
+}
+
+/// Middleware: a process that may not answer for its region gives no votes, leases or positions: another one may have
+/// given others.
+async fn answers_for_the_region(State(region): State<Arc<Region>>, request: Request, next: Next) -> Response {
+    if region.holds_store() {
+        return next.run(request).await;
+    }
+    Problem::new(ErrorCode::NotReady, "another instance of this region may hold its store; ask again shortly")
+        .into_response()
 }

@@ -34,7 +34,12 @@ impl Peers {
     }
 
     fn address(&self, peer: RegionId) -> &str {
-        self.region.config.peers.get(&peer).map_or("", String::as_str)
+        self.region.directory.address(peer).unwrap_or_default()
+    }
+
+    /// Passes on what a peer answered, and its address if that did not serve.
+    fn heard<T>(&self, peer: RegionId, address: &str, answer: Result<T, CallError>) -> Result<T, CallError> {
+        answer.inspect_err(|error| self.region.directory.failed(peer, address, error))
     }
 
     fn headers(&self) -> HeaderMap {
@@ -48,8 +53,9 @@ impl Peers {
 
     /// `GET` of JSON from a peer.
     pub(super) async fn get<A: DeserializeOwned>(&self, peer: RegionId, path: &str) -> Result<A, CallError> {
-        let client = &self.region.client;
-        client.json::<(), A>(Method::GET, self.address(peer), path, self.headers(), None, self.deadline()).await
+        let (client, address) = (&self.region.client, self.address(peer));
+        let answer = client.json::<(), A>(Method::GET, address, path, self.headers(), None, self.deadline()).await;
+        self.heard(peer, address, answer)
     }
 
     /// Sends JSON to a peer, with a deadline of the caller's.
@@ -61,7 +67,9 @@ impl Peers {
         body: &B,
         deadline: Duration,
     ) -> Result<A, CallError> {
-        self.region.client.json(method, self.address(peer), path, self.headers(), Some(body), deadline).await
+        let address = self.address(peer);
+        let answer = self.region.client.json(method, address, path, self.headers(), Some(body), deadline).await;
+        self.heard(peer, address, answer)
     }
 
     /// `POST` of JSON to a peer within the usual deadline.
@@ -87,8 +95,9 @@ impl Peers {
         *request.headers_mut() = self.headers();
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         *request.uri_mut() = path.parse().unwrap_or_default();
-        let answer = self.region.client.send(address, request, self.deadline()).await?;
-        Ok(longhaul_http::client::success(address, answer)?.into_body())
+        let answer = self.region.client.send(address, request, self.deadline()).await;
+        let answer = answer.and_then(|answer| longhaul_http::client::success(address, answer));
+        Ok(self.heard(peer, address, answer)?.into_body())
     }
 
     /// `GET` of JSON from every other region at once.

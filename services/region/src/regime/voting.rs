@@ -60,7 +60,9 @@ impl Voting {
     /// The voter as the store remembers it, or none yet.
     pub(super) fn new(region: Arc<Region>, stored: Option<&Bytes>, lost: Option<&Bytes>) -> Self {
         let voter = stored.and_then(|bytes| postcard::from_bytes::<VoterState>(bytes).ok());
-        let voter = voter.map(|state| Voter::restore(state, region.clock.boot_ns()));
+        // Another process may have granted a lease for this voter until the moment from which this one answers.
+        let granted_until = region.clock.boot_ns().max(region.tenure_from());
+        let voter = voter.map(|state| Voter::restore(state, granted_until));
         if let Some(voter) = &voter {
             region.set_promised(voter.promised_epoch());
         }

@@ -25,6 +25,8 @@ use crate::state::Region;
 const BACKOFF_MIN_MS: u64 = 50;
 /// Longest pause between dials.
 const BACKOFF_MAX_MS: u64 = 1000;
+/// Longest pause between dials of a region that has several addresses.
+const BACKOFF_CHOICE_MAX_MS: u64 = 100;
 /// Operation traces named on one apply span.
 const TRACES_MAX: usize = 16;
 
@@ -55,7 +57,9 @@ pub(super) async fn run(region: Arc<Region>, peer: RegionId) {
         }
         let pause_ms = if stopped.is_some() { BACKOFF_MAX_MS } else { backoff_ms };
         let pause = Duration::from_millis(pause_ms / 2 + region.random_below(pause_ms / 2 + 1));
-        backoff_ms = (backoff_ms * 2).min(BACKOFF_MAX_MS);
+        // The instance that answers next may be any of a region's: all of them are asked before it counts as silent.
+        let most_ms = if region.directory.has_choice(peer) { BACKOFF_CHOICE_MAX_MS } else { BACKOFF_MAX_MS };
+        backoff_ms = (backoff_ms * 2).min(most_ms);
         tokio::select! {
             biased;
             () = region.shutdown.cancelled() => return,
@@ -75,7 +79,8 @@ struct Shared {
 }
 
 async fn stream(region: &Arc<Region>, peer: RegionId) -> StreamEnd {
-    match open(region, peer).await {
+    let address = region.directory.address(peer).unwrap_or_default();
+    let ended = match open(region, peer, address).await {
         Ok((shared, reader, writer)) => {
             let (outbox, frames) = mpsc::channel(OUTBOX_MAX);
             let ended = tokio::select! {
@@ -86,11 +91,18 @@ async fn stream(region: &Arc<Region>, peer: RegionId) -> StreamEnd {
             ended.err().unwrap_or(StreamEnd::Closed)
         }
         Err(end) => end,
+    };
+    if !matches!(ended, StreamEnd::Stopped(_)) {
+        region.directory.pass_on(peer, address);
     }
+    ended
 }
 
-async fn open(region: &Arc<Region>, peer: RegionId) -> Result<(Shared, FrameReader, FrameWriter), StreamEnd> {
-    let address = region.config.peers.get(&peer).map_or("", String::as_str);
+async fn open(
+    region: &Arc<Region>,
+    peer: RegionId,
+    address: &str,
+) -> Result<(Shared, FrameReader, FrameWriter), StreamEnd> {
     let mut headers = HeaderMap::new();
     authorize(region, &mut headers);
     // Opening a connection and the upgrade are two exchanges.

@@ -217,7 +217,7 @@ async fn merge_rows(region: &Arc<Region>, peer: RegionId, home: Option<RegionId>
 }
 
 async fn fetch_page(region: &Region, peer: RegionId, query: &PageQuery) -> Result<Page, StreamEnd> {
-    let address = region.config.peers.get(&peer).map_or("", String::as_str);
+    let address = region.directory.address(peer).unwrap_or_default();
     let mut path = format!("{SNAPSHOT_PATH}?limit={SNAPSHOT_ROWS_MAX}&by={}", region.id());
     if let Some(home) = query.home {
         path.push_str(&format!("&home={home}"));

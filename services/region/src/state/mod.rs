@@ -31,14 +31,18 @@ use crate::writer::WriterHandle;
 
 pub mod cache;
 pub mod counters;
+pub mod directory;
 pub mod log_tail;
 pub mod peers;
+pub mod tenure;
 pub mod visibility;
 
 use cache::RecordCache;
 use counters::Counters;
+use directory::Directory;
 use log_tail::LogTail;
 use peers::Peers;
+pub use tenure::Tenure;
 use visibility::Visibility;
 
 /// The writer's digests per home, and the positions to which they belong.
@@ -125,6 +129,8 @@ pub struct Region {
     pub visibility: Visibility,
     /// What is known of the peers.
     pub peers: Peers,
+    /// Where each peer is dialled.
+    pub directory: Directory,
     /// Records written lately.
     pub cache: RecordCache,
     /// Operations logged lately, for the streams.
@@ -143,6 +149,7 @@ pub struct Region {
     pub(crate) snapshots_under_way: AtomicU64,
     suspicion: Mutex<SuspicionReport>,
     lease_until_ns: AtomicU64,
+    tenure: Arc<Tenure>,
     top_up: Mutex<Option<TopUp>>,
     changes: Mutex<Vec<ChangeStatus>>,
     rng: Mutex<SmallRng>,
@@ -164,6 +171,8 @@ pub struct Parts {
     pub regime: Regime,
     /// What the store holds.
     pub positions: Positions,
+    /// For how long this process may answer for the region.
+    pub tenure: Arc<Tenure>,
 }
 
 impl Region {
@@ -183,6 +192,7 @@ impl Region {
             counters: Counters::default(),
             visibility: Visibility::new(config.visibility_sample),
             peers: Peers::new(config.others()),
+            directory: Directory::new(&config.peers),
             cache: RecordCache::default(),
             tail: LogTail::default(),
             token_key,
@@ -197,6 +207,7 @@ impl Region {
             snapshots_under_way: AtomicU64::new(0),
             suspicion: Mutex::new(SuspicionReport::default()),
             lease_until_ns: AtomicU64::new(0),
+            tenure: parts.tenure,
             top_up: Mutex::new(None),
             changes: Mutex::new(Vec::new()),
             rng: Mutex::new(SmallRng::seed_from_u64(seed.rotate_left(17))),
@@ -289,7 +300,18 @@ impl Region {
 
     /// Whether the lease holds at this moment.
     pub fn lease_valid(&self) -> bool {
-        self.clock.boot_ns() < self.lease_until()
+        let now_ns = self.clock.boot_ns();
+        now_ns < self.lease_until() && self.tenure.holds(now_ns)
+    }
+
+    /// From when this process may answer for the region, boot nanoseconds.
+    pub fn tenure_from(&self) -> u64 {
+        self.tenure.from_ns()
+    }
+
+    /// Whether this process may answer for the region at this moment.
+    pub fn holds_store(&self) -> bool {
+        self.tenure.holds(self.clock.boot_ns())
     }
 
     /// Whether what was accepted under `at_accept` may be acknowledged at this moment.
@@ -363,12 +385,12 @@ impl Region {
 
     /// Whether the region serves reads.
     pub fn is_ready(&self) -> bool {
-        !self.blockers.borrow().iter().any(|blocker| blocker.stops_reads())
+        self.holds_store() && !self.blockers.borrow().iter().any(|blocker| blocker.stops_reads())
     }
 
     /// Whether the region takes writes, as far as its own state goes.
     pub fn is_ready_to_write(&self) -> bool {
-        self.blockers.borrow().is_empty() && self.own_log() == OwnLog::Confirmed
+        self.holds_store() && self.blockers.borrow().is_empty() && self.own_log() == OwnLog::Confirmed
     }
 
     pub(crate) fn block(&self, blocker: Blocker, on: bool) {

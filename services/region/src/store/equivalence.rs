@@ -1,6 +1,6 @@
-//! Random histories, run against the store in memory (the model) and the store in a file: every read must agree.
+//! Random histories, run against the store in memory (the model) and a store on disk: every read must agree.
 
-use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use longhaul_core::ids::{OpId, RecordKey, RegionId, Timeline};
@@ -11,6 +11,7 @@ use proptest::test_runner::{Config, TestRunner};
 use super::conformance::fixtures::{
     FIRST, SECOND, conflict, dot, key, op_id, operation, position, quarantined, remembered,
 };
+use super::conformance::{Reopen, Testbed};
 use super::memory::MemoryStore;
 use super::sqlite::SqliteStore;
 use super::{BucketDigest, Commit, Identity, QuarantineState, Store};
@@ -95,7 +96,8 @@ fn shared_op_id(kind: u16) -> OpId {
 /// Both stores and the ends of the timelines.
 struct Pair {
     model: MemoryStore,
-    store: SqliteStore,
+    store: Arc<dyn Store>,
+    reopen: Reopen,
     ends: [u64; TIMELINES.len()],
     written: u64,
 }
@@ -105,9 +107,8 @@ fn identity() -> Identity {
 }
 
 impl Pair {
-    async fn new(path: &Path) -> Self {
-        let store = SqliteStore::open(path, identity()).await.unwrap();
-        Self { model: MemoryStore::new(), store, ends: [0; TIMELINES.len()], written: 0 }
+    fn new(Testbed { store, reopen }: Testbed) -> Self {
+        Self { model: MemoryStore::new(), store, reopen, ends: [0; TIMELINES.len()], written: 0 }
     }
 
     async fn commit(&self, commit: Commit) {
@@ -187,9 +188,7 @@ impl Pair {
                 self.store.purge(RegionId(home), &TIMELINES[..keep]).await.unwrap();
             }
             Step::Reopen => {
-                self.store.close().await.unwrap();
-                let path = self.store.path().to_owned();
-                self.store = SqliteStore::open(path, identity()).await.unwrap();
+                self.store = (self.reopen)(Arc::clone(&self.store)).await;
             }
         }
     }
@@ -244,16 +243,16 @@ impl Pair {
     }
 }
 
-#[test]
-fn both_stores_answer_alike_after_any_history() {
+/// Runs random histories against stores that `empty` opens; each is the argument's number.
+pub(super) fn agree<F: Future<Output = Testbed>>(histories: u32, written_min: u64, empty: impl Fn(u32) -> F) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let written = std::cell::Cell::new(0);
-    let config = Config { cases: HISTORIES, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
+    let (number, written) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    let config = Config { cases: histories, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
     let mut runner = TestRunner::new(config);
     let outcome = runner.run(&steps(), |steps| {
-        let folder = tempfile::tempdir().unwrap();
+        number.set(number.get() + 1);
         runtime.block_on(async {
-            let mut pair = Pair::new(&folder.path().join("region.db")).await;
+            let mut pair = Pair::new(empty(number.get()).await);
             for (n, step) in steps.into_iter().enumerate() {
                 pair.step(step).await;
                 if n % 10 == 9 {
@@ -261,10 +260,32 @@ fn both_stores_answer_alike_after_any_history() {
                 }
             }
             pair.compare().await;
+            pair.store.close().await.unwrap();
             written.set(written.get() + pair.written);
         });
         Ok(())
     });
     outcome.unwrap();
-    assert!(written.get() >= 5_000, "the histories wrote only {} operations", written.get());
+    assert!(written.get() >= written_min, "the histories wrote only {} operations", written.get());
+}
+
+#[test]
+fn a_store_in_a_file_answers_like_the_model_after_any_history() {
+    let folder = tempfile::tempdir().unwrap();
+    agree(HISTORIES, 5_000, |number| {
+        let path = folder.path().join(format!("{number}.db"));
+        async move {
+            let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&path, identity()).await.unwrap());
+            let reopen = Box::new(move |last: Arc<dyn Store>| {
+                let path = path.clone();
+                Box::pin(async move {
+                    last.close().await.unwrap();
+                    drop(last);
+                    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&path, identity()).await.unwrap());
+                    store
+                }) as std::pin::Pin<Box<dyn Future<Output = Arc<dyn Store>>>>
+            });
+            Testbed { store, reopen }
+        }
+    });
 }

@@ -2,8 +2,8 @@
 //!
 //! **Rule: one [`Commit`] is one transaction.** Records, operation log, idempotency, digests, positions, conflicts and
 //! quarantine change together or not at all, and when `commit` has returned they survive a power cut. The writer task
-//! is the only caller of the methods that change anything. Implementations: `memory` (simulation, tests) and
-//! `sqlite`; one conformance suite (`conformance`) runs against each.
+//! is the only caller of the methods that change anything. Implementations: `memory` (simulation, tests), `sqlite` and
+//! `postgres`; one conformance suite (`conformance`) runs against each.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -23,7 +23,11 @@ mod equivalence;
 mod log_page;
 pub mod memory;
 mod needles;
+pub mod postgres;
+mod rows;
 pub mod sqlite;
+#[cfg(test)]
+mod throughput;
 
 /// What a store method returns: boxed, so that the service has no type parameter for its store.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -39,6 +43,26 @@ pub enum StoreError {
         path: String,
         /// What the store said.
         reason: String,
+    },
+    /// The database cannot be used now: it is down, full, too slow or out of connections. What was asked of it may or
+    /// may not have happened; the store must be opened and read again before anything else is written. It may come back
+    /// by itself.
+    #[error("the store {path} cannot be used: {reason}; {remedy}")]
+    Unavailable {
+        /// The database, without its password.
+        path: String,
+        /// What the database, or the network, said.
+        reason: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// Another instance of the region holds the store now. Nothing was changed.
+    #[error("the store {path} is held by another instance of the region since term {term} ended; ask that one")]
+    Deposed {
+        /// The database.
+        path: String,
+        /// The term that is over.
+        term: u64,
     },
     /// The file is not a store of ours, or not of this topology or region, or is damaged.
     #[error("the store {path} cannot be opened: {reason}; {remedy}")]

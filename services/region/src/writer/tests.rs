@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::recover::recover;
 use super::{SnapshotChunk, Writer, WriterHandle, meta};
 use crate::config::RegionConfig;
-use crate::state::{Blocker, Parts, Region, SharedStore};
+use crate::state::{Blocker, Parts, Region, SharedStore, Tenure};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 
@@ -62,6 +62,7 @@ impl Bench {
             writer,
             regime: recovered.regime.clone(),
             positions: recovered.positions.clone(),
+            tenure: Tenure::unlimited(),
         };
         let region = Arc::new(Region::new(config, parts));
         region.tracker.spawn(Writer::new(Arc::clone(&region), recovered).run(queues, stop.clone()));

@@ -17,7 +17,7 @@ use longhaul_http::clock::{Clock, SystemClock};
 use longhaul_http::net::{BoxIo, Listener, Net, NetFuture, TokioNet};
 use longhaul_http::problem::Problem;
 use longhaul_http::wire::status::RegionStatus;
-use longhaul_region::config::{Genesis, Timings};
+use longhaul_region::config::{Addresses, Genesis, StoreConfig, Timings};
 use longhaul_region::store::memory::MemoryStore;
 use longhaul_region::{Deps, RegionConfig, RunError, run};
 use serde_json::Value;
@@ -191,14 +191,18 @@ impl World {
         let regions: BTreeMap<_, _> = ids().zip(NAMES.iter().map(|name| LocationName::new(*name).unwrap())).collect();
         let configs: Vec<RegionConfig> = ids()
             .map(|region| {
-                let peers = ids().zip(addresses.clone()).filter(|(peer, _)| *peer != region).collect();
+                let peers = ids()
+                    .zip(addresses.iter().cloned().map(Addresses::from))
+                    .filter(|(peer, _)| *peer != region)
+                    .collect();
                 let timings =
                     Timings { heartbeat_ms: 50, noop_ms: 100, collect_ms: 100, digest_ms: 200, ..Timings::default() };
                 let mut config = RegionConfig {
                     region,
                     regions: regions.clone(),
                     listen: addresses[usize::from(region.0) - 1].clone(),
-                    data_dir: None,
+                    advertise: None,
+                    store: StoreConfig::Memory,
                     topology_fingerprint: "test".to_owned(),
                     peers,
                     genesis: Genesis { mode, primary: Some(RegionId(1)), durability },

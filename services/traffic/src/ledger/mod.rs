@@ -1,6 +1,5 @@
 //! The ledger: what the clients saw. Every figure of a report comes from it, and from what was found afterwards.
 
-mod pages;
 mod record;
 
 use std::collections::BTreeMap;
@@ -8,17 +7,16 @@ use std::collections::BTreeMap;
 use longhaul_core::error_code::ErrorCode;
 use longhaul_core::ids::Dot;
 use longhaul_core::version::Version;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use uuid::Uuid;
 
-pub(crate) use pages::{Pages, fetch};
 pub use record::{LedgerFile, OpenLedgerError};
 
 use crate::value::Observed;
 use crate::workload::{Key, Kind};
 
 /// How an operation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Some attempt was answered with a success. (A read of an absent record, a delete of one, and an append whose
@@ -31,7 +29,7 @@ pub enum Outcome {
 }
 
 /// What reads ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Consistency {
     /// Whatever the nearest region has.
@@ -63,7 +61,7 @@ impl Consistency {
 }
 
 /// One finished operation. All times are nanoseconds since boot, of one clock.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     /// Its number in the run.
     pub n: u32,

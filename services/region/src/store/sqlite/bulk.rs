@@ -9,7 +9,7 @@ use std::sync::Arc;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments as _, AssertSqlSafe, Error};
 
-use super::rows::integer;
+use crate::store::rows::integer;
 
 /// Most rows in a statement: a power of two. The widest table has eight columns, and SQLite takes 32,766 values.
 const ROWS_PER_STATEMENT_MAX: usize = 256;

@@ -5,9 +5,9 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Error};
 
 use super::bulk::Bulk;
-use super::rows::{ConflictBody, QuarantineBody, RecordBody, encode, integer, state_code};
 use crate::failpoint::{FailPoint, reach};
 use crate::store::Commit;
+use crate::store::rows::{ConflictBody, QuarantineBody, RecordBody, encode, integer, state_code};
 
 const LOG: Bulk = Bulk { before: "INSERT INTO log (region, incarnation, seq, body)", columns: 4, after: "" };
 

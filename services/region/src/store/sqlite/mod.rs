@@ -21,7 +21,6 @@ mod open;
 mod purge;
 mod readers;
 mod reads;
-mod rows;
 mod sweep;
 #[cfg(test)]
 mod tests;

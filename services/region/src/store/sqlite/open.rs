@@ -206,7 +206,7 @@ async fn enable_write_ahead_log(path: &Path, connection: &mut SqliteConnection) 
 }
 
 fn migrator() -> Migrator {
-    let sql = include_str!("../../../migrations/0001_store.sql").into_sql_str();
+    let sql = include_str!("../../../migrations/sqlite/0001_store.sql").into_sql_str();
     Migrator::with_migrations(vec![Migration::new(1, "store".into(), MigrationType::Simple, sql, false)])
 }
 

@@ -8,8 +8,8 @@ use longhaul_core::version::Version;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Error};
 
-use super::rows::{self, ConflictBody, IdempotencyColumns, PositionColumns, QuarantineBody, RecordColumns};
 use crate::store::log_page::LogPage;
+use crate::store::rows::{self, ConflictBody, IdempotencyColumns, PositionColumns, QuarantineBody, RecordColumns};
 use crate::store::{BucketDigest, ConflictRow, IdempotencyRow, Loaded, OperationId, QuarantineRow, StoreStats};
 
 /// Everything that a starting region must know, from one state of the database.

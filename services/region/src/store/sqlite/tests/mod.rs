@@ -1,7 +1,6 @@
 //! Tests of the SQLite store.
 
 mod files;
-mod throughput;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
