@@ -26,7 +26,9 @@ fn copy_files(from: &Path, to: &Path) {
 }
 
 fn remove_files(folder: &Path) {
-    store_files(folder).iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    for file in store_files(folder) {
+        std::fs::remove_file(file).unwrap();
+    }
 }
 
 /// A region whose disk was lost or set back joins again in a new life, before which it takes no write.

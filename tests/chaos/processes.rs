@@ -43,7 +43,9 @@ fn a_primary_that_slept_through_its_lease_acknowledges_nothing_when_it_wakes() {
 
     println!("without a majority the primary stops, and goes on when there is one again");
     let others: Vec<&str> = REGIONS.into_iter().filter(|region| *region != writer).collect();
-    others.iter().for_each(|region| testbed.kill(region));
+    for region in &others {
+        testbed.kill(region);
+    }
     until("the primary refuses writes", || {
         testbed.write(writer, "alone").is_some_and(|answer| code(&answer) == "no_lease")
     });

@@ -57,7 +57,7 @@ fn topologies_over_damaged_tables() {
 fn drills() {
     let topology = Topology::shipped("three-continents").unwrap().unwrap();
     let corpus: Vec<Vec<u8>> = plan::SHIPPED.iter().map(|(_, text)| text.as_bytes().to_vec()).collect();
-    let reads = |plan: Option<DrillPlan>| plan.is_some_and(|plan| one_line(plan.validate(&topology)).is_some() || true);
+    let reads = |plan: Option<DrillPlan>| plan.map(|plan| one_line(plan.validate(&topology))).is_some();
     fuzz(&corpus, |input| reads(one_line(DrillPlan::parse("fuzz.toml", &text(input)))));
     let corpus: Vec<Vec<u8>> = corpus
         .iter()

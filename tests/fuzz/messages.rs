@@ -394,8 +394,10 @@ fn requests_to_the_traffic_role() {
         "seed": 1, "warm_up_s": 1.0, "duration_s": 5.0, "mode": "active-active", "run_key": "k",
     });
     fuzz(&as_json([run]), |input| {
-        let Ok(run) = serde_json::from_slice::<RunRequest>(input) else { return false };
-        longhaul_traffic::workload::check(&run.workload, run.edges.len(), Some(run.duration_s)).is_ok() || true
+        let check = |run: RunRequest| {
+            longhaul_traffic::workload::check(&run.workload, run.edges.len(), Some(run.duration_s)).is_ok()
+        };
+        serde_json::from_slice::<RunRequest>(input).map(check).is_ok()
     });
     let reads = |input: &[u8]| serde_json::from_slice::<TrafficRequest>(input).is_ok();
     fuzz(&as_json([json!({"workload": {"rate_per_s": 50.0}, "edges": edges, "seconds": 3.0})]), reads);

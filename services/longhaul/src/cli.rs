@@ -151,6 +151,9 @@ pub(crate) struct UpArgs {
     /// The durability at the start (active-passive): local, semi(K), sync
     #[arg(long, value_name = "DURABILITY", default_value = "local")]
     pub(crate) durability: Durability,
+    /// Go on when a process ends by itself, instead of stopping; restart it through control
+    #[arg(long)]
+    pub(crate) keep_going: bool,
 }
 
 /// Where reports go.

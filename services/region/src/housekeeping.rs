@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use longhaul_core::clock::CLOCK_JUMP_MAX;
 use longhaul_core::regime::{MemberState, Mode};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::state::Region;
+use crate::state::peers::PeerReport;
 
 /// One home's digests are counted again this often.
 const RECOUNT_INTERVAL: Duration = Duration::from_secs(60);
@@ -54,7 +56,10 @@ async fn repeat(region: &Arc<Region>, task: Task) {
     loop {
         ticks.tick().await;
         match task.work {
-            Work::Noop => last_seq = noop_if_idle(region, last_seq).await,
+            Work::Noop => {
+                last_seq = noop_if_idle(region, last_seq).await;
+                confirm_clock(region).await;
+            }
             Work::Collect => {
                 if region.writer.collect().await.is_err() {
                     return;
@@ -100,4 +105,22 @@ async fn noop_if_idle(region: &Arc<Region>, last_seq: u64) -> u64 {
     }
     // Refused if the regime changed meanwhile: then somebody else keeps the frontier moving.
     region.writer.noop().await.map_or(seq, |dot| dot.seq)
+}
+
+/// Believes a wall clock that jumped forward once the others say, by what they sent since, that it is right now: it was
+/// corrected. One that jumped away from theirs stays out of bounds.
+async fn confirm_clock(region: &Arc<Region>) {
+    let Some(since) = region.clock_blocked_since() else { return };
+    let settled = since.saturating_add(2 * region.config.timings.heartbeat().as_nanos() as u64);
+    let states = region.peers.states();
+    let said_since = |report: &PeerReport| report.heard_boot_ns > settled;
+    let fresh = states.values().filter(|state| state.report.as_ref().is_some_and(said_since));
+    let mut offsets: Vec<u64> = fresh.filter_map(|state| Some(state.clock_offset_ns?.unsigned_abs())).collect();
+    offsets.sort_unstable();
+    // The middle one, the greater of two: a single peer that is wrong as well does not decide.
+    let confirmed =
+        offsets.get(offsets.len() / 2).is_some_and(|offset| u128::from(*offset) <= CLOCK_JUMP_MAX.as_nanos());
+    if confirmed && region.writer.accept_clock_jump().await.is_ok() {
+        tracing::info!("the wall clock was corrected, as the other regions confirm");
+    }
 }

@@ -91,7 +91,7 @@ async fn repair(region: &Arc<Region>) -> Result<(), RepairError> {
             Ok(rows) if rows.applied.dominates(&had) => {
                 let rest: BTreeSet<RecordKey> = keys.intersection(&rows.unrepaired).cloned().collect();
                 let whole = keys.difference(&rest).cloned().collect();
-                let rows = rows.rows.into_iter().filter(|row| !rest.contains(&row.key)).collect();
+                let rows = rows.found.into_iter().filter(|row| !rest.contains(&row.key)).collect();
                 take(region, whole, rows).await?;
                 keys = rest;
                 if keys.is_empty() {
@@ -177,7 +177,7 @@ async fn repair_home(region: &Arc<Region>, keys: Vec<RecordKey>) -> Result<(), R
             if !kept.unrepaired.is_empty() {
                 return Err(RepairError::Repairing(region.config.name_of(keeper).to_owned()));
             }
-            for row in kept.rows {
+            for row in kept.found {
                 if newest.get(&row.key).is_none_or(|known| row.version > known.version) {
                     newest.insert(row.key.clone(), row);
                 }

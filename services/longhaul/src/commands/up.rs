@@ -41,13 +41,20 @@ async fn up(args: &UpArgs) -> Result<(), String> {
     };
     let testbed = Testbed::start(&start, &stop).await?;
     println!("{}", banner(&start, &testbed));
+    let mut said = None;
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
             () = tokio::time::sleep(LOOK) => {}
         }
-        if let Some(reason) = testbed.surprise() {
+        let surprise = testbed.surprise();
+        if args.keep_going {
+            if let Some(reason) = surprise.as_ref().filter(|_| surprise != said) {
+                eprintln!("{reason}");
+            }
+            said = surprise;
+        } else if let Some(reason) = surprise {
             let logs = testbed.stop_and_keep().await;
             return Err(format!("{reason}; logs: {}", logs.display()));
         }

@@ -32,7 +32,7 @@ pub(crate) struct Rows {
     /// What had been applied.
     pub(crate) applied: VersionVector,
     /// The rows that exist; tombstones are rows.
-    pub(crate) rows: Vec<Record>,
+    pub(crate) found: Vec<Record>,
     /// Of the keys, those that this region repairs itself: what a removed tail had touched is absent here, and was not
     /// deleted.
     pub(crate) unrepaired: BTreeSet<RecordKey>,
@@ -75,5 +75,5 @@ async fn read(region: &Region, keys: &[RecordKey]) -> Result<Rows, StoreError> {
     };
     unrepaired.retain(|key| keys.contains(key));
     let rows = region.store.records(keys).await?;
-    Ok(Rows { applied, rows: rows.into_iter().flatten().collect(), unrepaired })
+    Ok(Rows { applied, found: rows.into_iter().flatten().collect(), unrepaired })
 }

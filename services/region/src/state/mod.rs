@@ -150,6 +150,7 @@ pub struct Region {
     suspicion: Mutex<SuspicionReport>,
     lease_until_ns: AtomicU64,
     tenure: Arc<Tenure>,
+    clock_blocked_ns: AtomicU64,
     top_up: Mutex<Option<TopUp>>,
     changes: Mutex<Vec<ChangeStatus>>,
     rng: Mutex<SmallRng>,
@@ -208,6 +209,7 @@ impl Region {
             suspicion: Mutex::new(SuspicionReport::default()),
             lease_until_ns: AtomicU64::new(0),
             tenure: parts.tenure,
+            clock_blocked_ns: AtomicU64::new(0),
             top_up: Mutex::new(None),
             changes: Mutex::new(Vec::new()),
             rng: Mutex::new(SmallRng::seed_from_u64(seed.rotate_left(17))),
@@ -312,6 +314,15 @@ impl Region {
     /// Whether this process may answer for the region at this moment.
     pub fn holds_store(&self) -> bool {
         self.tenure.holds(self.clock.boot_ns())
+    }
+
+    /// Since when the wall clock has been out of bounds, boot nanoseconds, if it is.
+    pub fn clock_blocked_since(&self) -> Option<u64> {
+        Some(self.clock_blocked_ns.load(Ordering::Acquire)).filter(|since| *since > 0)
+    }
+
+    pub(crate) fn set_clock_blocked_since(&self, boot_ns: Option<u64>) {
+        self.clock_blocked_ns.store(boot_ns.unwrap_or(0), Ordering::Release);
     }
 
     /// Whether what was accepted under `at_accept` may be acknowledged at this moment.

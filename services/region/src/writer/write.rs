@@ -161,6 +161,7 @@ impl Writer {
         let blocked = matches!(drawn, Err(ClockError::Behind { .. } | ClockError::Jumped { .. }));
         if blocked != self.clock_blocked {
             self.clock_blocked = blocked;
+            self.region.set_clock_blocked_since(blocked.then_some(boot_ns));
             // Reads go on: the clock is only needed to stamp.
             tracing::warn!(blocked, "the wall clock is out of bounds or was corrected; writes follow it");
         }

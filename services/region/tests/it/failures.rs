@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use http::{Method, Request};
+use longhaul_core::error_code::ErrorCode;
 use longhaul_region::RunError;
 use longhaul_region::store::StoreError;
 
@@ -37,4 +38,37 @@ async fn a_write_whose_client_went_away_is_kept_and_shipped() {
     let gone = world.client.send(&world.addresses[0], request, Duration::from_millis(60)).await;
     assert!(gone.is_err());
     world.shows(1, "/v1/records/eu-west/orphan", "\"kept\"").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_was_corrected_is_believed_once_the_others_confirm_it_and_a_wrong_one_is_not() {
+    let world = World::active_active().await;
+    let (json, path) = ([("content-type", "application/json")], "/v1/records/eu-west/late");
+    let skew = async |offset_ms: i64| {
+        let body = serde_json::json!({"offset_ms": offset_ms}).to_string();
+        world.send(0, Method::POST, "/internal/v1/clock", &json, body).await.ok();
+    };
+    let writes = async || world.put(0, path, &[], "1").await;
+    skew(-300).await;
+    world.until(|w| async move { w.put(0, path, &[], "1").await.status.is_success() }, "a late clock stamps").await;
+    skew(0).await;
+    assert_eq!(writes().await.problem().code, ErrorCode::ClockBehind, "it jumped forward");
+    world.until(|w| async move { w.put(0, path, &[], "2").await.status.is_success() }, "the others confirm it").await;
+    skew(5000).await;
+    assert_eq!(writes().await.problem().code, ErrorCode::ClockBehind, "it jumped forward");
+    // The others have said by now what they think of it.
+    world
+        .until(
+            |w| async move { w.status(0).await.unwrap().clock_offset_ms.values().all(|offset| *offset < -4000.0) },
+            "it hears the others' clocks",
+        )
+        .await;
+    let version = world.put(1, path, &[], "3").await.ok().header("etag");
+    world
+        .until(|w| async move { w.get(0, path, &[]).await.header("etag") >= version }, "what others write comes")
+        .await;
+    assert_eq!(writes().await.problem().code, ErrorCode::ClockBehind, "and it is wrong");
+    skew(0).await;
+    world.until(|w| async move { w.put(0, path, &[], "4").await.status.is_success() }, "it is right again").await;
+    world.shows(2, path, "4").await;
 }
