@@ -1,4 +1,4 @@
-//! The link role: runs the relays and serves their state and changes over HTTP.
+//! The link role: drives links and serves their state and changes over HTTP, whatever the driver.
 
 use std::io;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 
 use crate::relay::{PatchLinkError, Relay, RelayConfig, StartRelayError};
+use crate::tc::Tc;
 
 /// What the role needs.
 pub struct Deps {
@@ -42,14 +43,79 @@ pub enum RunLinkError {
     Serve(#[from] io::Error),
 }
 
+/// Links, by whatever drives them.
+pub enum Links {
+    /// Userspace relays.
+    Relay(Relay),
+    /// The kernel's traffic control.
+    Kernel(Tc),
+    /// A network that is what it is: there is nothing to drive.
+    Real,
+}
+
+impl Links {
+    fn list(&self) -> Vec<LinkView> {
+        match self {
+            Self::Relay(relay) => relay.links(),
+            Self::Kernel(tc) => tc.links(),
+            Self::Real => Vec::new(),
+        }
+    }
+
+    fn show(&self, from: &str, to: &str) -> Result<LinkView, PatchLinkError> {
+        match self {
+            Self::Relay(relay) => relay.link(from, to),
+            Self::Kernel(tc) => tc.link(from, to),
+            Self::Real => Err(PatchLinkError::Unknown { from: from.to_owned(), to: to.to_owned() }),
+        }
+    }
+
+    async fn patch(&self, from: &str, to: &str, patch: &LinkPatch) -> Result<LinkView, PatchLinkError> {
+        match self {
+            Self::Relay(relay) => relay.patch(from, to, patch),
+            Self::Kernel(tc) => tc.patch(from, to, patch).await,
+            Self::Real => Err(PatchLinkError::Unknown { from: from.to_owned(), to: to.to_owned() }),
+        }
+    }
+
+    async fn reset_to_declared(&self) -> Result<Vec<LinkView>, PatchLinkError> {
+        match self {
+            Self::Relay(relay) => Ok(relay.reset_to_declared()),
+            Self::Kernel(tc) => tc.reset_to_declared().await,
+            Self::Real => Ok(Vec::new()),
+        }
+    }
+
+    async fn bytes(&self) -> Vec<LinkBytesView> {
+        match self {
+            Self::Relay(relay) => relay.bytes(),
+            Self::Kernel(tc) => tc.bytes().await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "the counters of the links cannot be read");
+                Vec::new()
+            }),
+            Self::Real => Vec::new(),
+        }
+    }
+
+    /// Waits, after the driver was told to stop, until nothing of it is left.
+    pub async fn join(&self) {
+        match self {
+            Self::Relay(relay) => relay.join().await,
+            Self::Kernel(tc) => tc.join().await,
+            Self::Real => {}
+        }
+    }
+}
+
 /// Runs relays and API until `shutdown`. All relays listen before the API answers.
 pub async fn run(deps: Deps, listener: Listener, shutdown: CancellationToken) -> Result<(), RunLinkError> {
     // Relays also end when the API breaks.
     let stop = shutdown.child_token();
-    let relay = Arc::new(Relay::start(deps.net, deps.clock, deps.relay, stop.clone()).await?);
-    let served = longhaul_http::serve::serve(listener, router(relay.clone(), deps.token), shutdown).await;
+    let relay = Relay::start(deps.net, deps.clock, deps.relay, stop.clone()).await?;
+    let links = Arc::new(Links::Relay(relay));
+    let served = longhaul_http::serve::serve(listener, router(links.clone(), deps.token), shutdown).await;
     stop.cancel();
-    relay.join().await;
+    links.join().await;
     Ok(served?)
 }
 
@@ -65,8 +131,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     Document::openapi()
 }
 
-/// The API over running relays.
-pub fn router(relay: Arc<Relay>, token: Option<String>) -> Router {
+/// The API over running links.
+pub fn router(links: Arc<Links>, token: Option<String>) -> Router {
     Router::new()
         .route(LINKS_PATH, get(list))
         .route(LINKS_RESET_PATH, post(reset_to_declared))
@@ -74,13 +140,13 @@ pub fn router(relay: Arc<Relay>, token: Option<String>) -> Router {
         .route(LINK_BYTES_PATH, get(bytes))
         .layer(middleware::from_fn_with_state(token, longhaul_http::auth::require_token))
         .route("/healthz", get(async || StatusCode::NO_CONTENT))
-        .with_state(relay)
+        .with_state(links)
 }
 
 /// Every directed link, declared and as it is now.
 #[utoipa::path(get, path = LINKS_PATH, responses((status = 200, body = Vec<LinkView>)))]
-async fn list(State(relay): State<Arc<Relay>>) -> Json<Vec<LinkView>> {
-    Json(relay.links())
+async fn list(State(links): State<Arc<Links>>) -> Json<Vec<LinkView>> {
+    Json(links.list())
 }
 
 /// One directed link.
@@ -88,10 +154,10 @@ async fn list(State(relay): State<Arc<Relay>>) -> Json<Vec<LinkView>> {
     params(("from" = String, Path, description = "From which location"), ("to" = String, Path, description = "To which location")),
     responses((status = 200, body = LinkView), (status = 404, body = Problem)))]
 async fn show(
-    State(relay): State<Arc<Relay>>,
+    State(links): State<Arc<Links>>,
     Path((from, to)): Path<(String, String)>,
 ) -> Result<Json<LinkView>, Problem> {
-    relay.link(&from, &to).map(Json).map_err(problem)
+    links.show(&from, &to).map(Json).map_err(problem)
 }
 
 /// Changes one directed link while traffic flows; absent fields stay as they are.
@@ -99,25 +165,25 @@ async fn show(
     params(("from" = String, Path, description = "From which location"), ("to" = String, Path, description = "To which location")),
     responses((status = 200, body = LinkView), (status = 400, body = Problem), (status = 404, body = Problem)))]
 async fn change(
-    State(relay): State<Arc<Relay>>,
+    State(links): State<Arc<Links>>,
     Path((from, to)): Path<(String, String)>,
     body: Bytes,
 ) -> Result<Json<LinkView>, Problem> {
     let patch: LinkPatch = serde_json::from_slice(&body)
         .map_err(|error| Problem::new(ErrorCode::BadJson, format!("the body is no link patch: {error}; correct it")))?;
-    relay.patch(&from, &to, &patch).map(Json).map_err(problem)
+    links.patch(&from, &to, &patch).await.map(Json).map_err(problem)
 }
 
 /// Puts every link back to its declared profile.
 #[utoipa::path(post, path = LINKS_RESET_PATH, responses((status = 200, body = Vec<LinkView>)))]
-async fn reset_to_declared(State(relay): State<Arc<Relay>>) -> Json<Vec<LinkView>> {
-    Json(relay.reset_to_declared())
+async fn reset_to_declared(State(links): State<Arc<Links>>) -> Result<Json<Vec<LinkView>>, Problem> {
+    links.reset_to_declared().await.map(Json).map_err(problem)
 }
 
 /// What crossed each link since the start, by cause.
 #[utoipa::path(get, path = LINK_BYTES_PATH, responses((status = 200, body = Vec<LinkBytesView>)))]
-async fn bytes(State(relay): State<Arc<Relay>>) -> Json<Vec<LinkBytesView>> {
-    Json(relay.bytes())
+async fn bytes(State(links): State<Arc<Links>>) -> Json<Vec<LinkBytesView>> {
+    Json(links.bytes().await)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "an adapter for map_err")]
@@ -125,6 +191,7 @@ fn problem(error: PatchLinkError) -> Problem {
     let code = match error {
         PatchLinkError::Unknown { .. } => ErrorCode::UnknownName,
         PatchLinkError::OutOfBounds(_) => ErrorCode::BadRequest,
+        PatchLinkError::Driver(_) => ErrorCode::Conflict,
     };
     Problem::new(code, error.to_string())
 }

@@ -9,3 +9,4 @@ pub mod conformance;
 pub mod plan;
 pub mod probe;
 pub mod relay;
+pub mod tc;

@@ -7,8 +7,8 @@
 //! A `netem` queue drops what exceeds its limit, and its default of 1000 packets is less than what a long fast link holds. The
 //! limit here is the bandwidth-delay product with room to spare (see [`queue_limit_packets`]).
 //!
-//! One difference from the userspace driver: `netem` may reorder packets when the jitter is larger than the gap between
-//! them, where the userspace driver keeps order.
+//! Jitter alone makes `netem` reorder packets whose gap is smaller than it. A queue with a rate keeps their order, so a link
+//! with jitter and no limit of its own gets the rate of the fastest one: order is kept, as by the userspace driver.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -26,6 +26,13 @@ const FRAME_BITS: f64 = 1500.0 * 8.0;
 const LIMIT_PACKETS_MIN: u64 = 1000;
 /// Largest queue, packets: 2 GB of full frames.
 const LIMIT_PACKETS_MAX: u64 = 1_400_000;
+/// Priority of the first filter that drops what comes in; two for each location, one per protocol.
+const DROP_PRIORITY: usize = 100;
+/// ICMPv6 type of a neighbour solicitation (RFC 4861, section 4.3). Both are between hosts of one segment and would be
+/// delayed like traffic to the other location: the first exchange would take half a round trip longer.
+const NEIGHBOUR_SOLICITATION: u8 = 135;
+/// ICMPv6 type of a neighbour advertisement (RFC 4861, section 4.4).
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 /// Most destinations of one interface; keeps all handles apart.
 pub const DESTINATIONS_MAX: usize = 0x1000;
 
@@ -46,6 +53,24 @@ impl FromStr for Subnet {
         let longest = if address.is_ipv4() { 32 } else { 128 };
         let prefix = prefix.map_or(Ok(longest), str::parse).map_err(|_| bad())?;
         if prefix > longest { Err(bad()) } else { Ok(Self { address, prefix }) }
+    }
+}
+
+impl Subnet {
+    /// The protocol, the word of `u32` and the priority of its filters.
+    fn words(&self) -> (&'static str, &'static str, u16) {
+        if self.address.is_ipv4() { ("ip", "ip", 10) } else { ("ipv6", "ip6", 11) }
+    }
+
+    /// The address, or the network's.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+}
+
+impl From<IpAddr> for Subnet {
+    fn from(address: IpAddr) -> Self {
+        Self { address, prefix: if address.is_ipv4() { 32 } else { 128 } }
     }
 }
 
@@ -143,25 +168,37 @@ impl Plan {
         Ok(Self { device: device.to_owned(), destinations })
     }
 
-    /// Brings the interface from any state to the declared one. Run before traffic flows: the first command takes away
-    /// what is there.
+    /// Brings an unshaped interface to the declared state. What is there must be taken away first ([`Plan::undo`]): HTB's
+    /// root cannot be replaced by itself.
     pub fn install(&self) -> Vec<Command> {
-        let mut commands = self.undo();
-        commands.push(self.command(&["qdisc", "add"], "root handle 1: htb default 0"));
+        // What is classified nowhere (ARP, control, telemetry) goes to the pseudo class 0: direct and unshaped.
+        let mut commands = vec![self.command("qdisc add", "root handle 1: htb default 0")];
+        for icmp_type in [NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT] {
+            commands.push(self.command(
+                "filter add",
+                &format!(
+                    "parent 1: protocol ipv6 prio 5 u32 match ip6 protocol 58 0xff match u8 {icmp_type} 0xff at 40 \
+                     flowid 1:0"
+                ),
+            ));
+        }
         for (index, destination) in self.destinations.iter().enumerate() {
             let class = class(index);
-            let rate = "htb rate 32gbit ceil 32gbit quantum 60000";
-            commands.push(self.command(&["class", "add"], &format!("parent 1: classid {class} {rate}")));
+            // Wider than any link, so that only netem shapes. Quantum and burst are given because tc's own guesses are
+            // out of bounds at such a rate.
+            let rate = "htb rate 10gbit quantum 60000 burst 1m cburst 1m";
+            commands.push(self.command("class add", &format!("parent 1: classid {class} {rate}")));
             commands.push(self.queue(index, &destination.profile));
             for subnet in &destination.subnets {
-                let (protocol, word, priority) =
-                    if subnet.address.is_ipv4() { ("ip", "ip", 10) } else { ("ipv6", "ip6", 11) };
+                let (protocol, word, priority) = subnet.words();
                 let filter = format!(
                     "parent 1: protocol {protocol} prio {priority} u32 match {word} dst {subnet} flowid {class}"
                 );
-                commands.push(self.command(&["filter", "add"], &filter));
+                commands.push(self.command("filter add", &filter));
             }
         }
+        // The hook at which what comes in from a cut location is dropped.
+        commands.push(self.command("qdisc add", "clsact"));
         commands
     }
 
@@ -169,44 +206,88 @@ impl Plan {
     /// their delay, unless the link is cut: a cut queue is another queue, and the old one is dropped with what it holds.
     pub fn change(&mut self, to: &LocationName, profile: LinkProfile) -> Result<Command, PlanLinkError> {
         profile.validate().map_err(|error| PlanLinkError::Profile { to: to.clone(), error })?;
-        let index = self
-            .destinations
-            .iter()
-            .position(|destination| destination.name == *to)
-            .ok_or_else(|| PlanLinkError::Unknown(to.clone()))?;
+        let index = self.index(to)?;
         self.destinations[index].profile = profile;
         Ok(self.queue(index, &self.destinations[index].profile))
     }
 
-    /// Takes all shaping away.
-    pub fn undo(&self) -> Vec<Command> {
-        vec![Command { may_fail: true, ..self.command(&["qdisc", "del"], "root") }]
+    /// Drops what comes in from a location, or lets it in again. Running it twice is as good as once.
+    pub fn admit(&self, from: &LocationName, admitted: bool) -> Result<Vec<Command>, PlanLinkError> {
+        let index = self.index(from)?;
+        let mut commands = Vec::new();
+        for (place, protocol) in ["ip", "ipv6"].into_iter().enumerate() {
+            let mut subnets = self.destinations[index].subnets.iter().filter(|subnet| subnet.words().0 == protocol);
+            let priority = DROP_PRIORITY + 2 * index + place;
+            let Some(first) = subnets.next() else { continue };
+            let undo = self.command("filter del", &format!("ingress protocol {protocol} prio {priority}"));
+            commands.push(Command { may_fail: true, ..undo });
+            for subnet in std::iter::once(first).chain(subnets).filter(|_| !admitted) {
+                let word = subnet.words().1;
+                commands.push(self.command(
+                    "filter add",
+                    &format!("ingress protocol {protocol} prio {priority} u32 match {word} src {subnet} action drop"),
+                ));
+            }
+        }
+        Ok(commands)
     }
 
-    fn command(&self, verb: &[&str], rest: &str) -> Command {
-        let words = verb.iter().copied().chain(["dev", self.device.as_str()]).chain(rest.split_whitespace());
+    /// The interface.
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// The destinations in the order of their classes.
+    pub fn destinations(&self) -> &[Destination] {
+        &self.destinations
+    }
+
+    /// The class of a destination's traffic, as `tc` shows it.
+    pub fn class_of(&self, to: &LocationName) -> Result<String, PlanLinkError> {
+        self.index(to).map(class)
+    }
+
+    fn index(&self, name: &LocationName) -> Result<usize, PlanLinkError> {
+        let found = self.destinations.iter().position(|destination| destination.name == *name);
+        found.ok_or_else(|| PlanLinkError::Unknown(name.clone()))
+    }
+
+    /// Takes all shaping away.
+    pub fn undo(&self) -> Vec<Command> {
+        ["root", "clsact"]
+            .into_iter()
+            .map(|what| Command { may_fail: true, ..self.command("qdisc del", what) })
+            .collect()
+    }
+
+    fn command(&self, verb: &str, rest: &str) -> Command {
+        let words = verb.split(' ').chain(["dev", self.device.as_str()]).chain(rest.split_whitespace());
         Command { arguments: words.map(str::to_owned).collect(), may_fail: false }
     }
 
+    /// The whole line with explicit zeros: a change of a queue keeps what is not named of some of its settings
+    /// (reordering, corruption, rate, correlations) and resets others (delay, loss, limit).
     fn queue(&self, index: usize, profile: &LinkProfile) -> Command {
         let microseconds = |milliseconds: f64| (milliseconds * 1000.0).round() as u64;
         let cut = profile.state == LinkState::Cut;
         let handle = 0x100 + 2 * index + usize::from(cut);
-        let mut text = format!("parent {} handle {handle:x}: netem", class(index));
-        text.push_str(&format!(" limit {}", queue_limit_packets(profile)));
-        text.push_str(&format!(" delay {}us", microseconds(profile.delay_ms)));
-        if microseconds(profile.jitter_ms) > 0 {
-            text.push_str(&format!(" {}us distribution normal", microseconds(profile.jitter_ms)));
-        }
-        if cut {
-            text.push_str(" loss 100%");
-        } else if profile.loss > 0.0 {
-            text.push_str(&format!(" loss {:.4}%", profile.loss * 100.0));
-        }
-        if let Some(rate_kbit) = profile.rate_kbit {
-            text.push_str(&format!(" rate {rate_kbit}kbit"));
-        }
-        self.command(&["qdisc", "replace"], &text)
+        let jitter = microseconds(profile.jitter_ms);
+        let distribution = if jitter > 0 { " distribution normal" } else { "" };
+        let loss = if cut { 100.0 } else { profile.loss * 100.0 };
+        let rate = match profile.rate_kbit {
+            Some(rate_kbit) => format!("{rate_kbit}kbit"),
+            // A queue with a rate, whichever, keeps packets in order where jitter alone would not.
+            None if jitter > 0 => format!("{ASSUMED_RATE_KBIT}kbit"),
+            None => "0bit".to_owned(),
+        };
+        let text = format!(
+            "parent {} handle {handle:x}: netem limit {} delay {}us {jitter}us 0%{distribution} loss {loss:.4}% 0% \
+             corrupt 0% reorder 0% 0% rate {rate}",
+            class(index),
+            queue_limit_packets(profile),
+            microseconds(profile.delay_ms),
+        );
+        self.command("qdisc replace", &text)
     }
 }
 
@@ -245,21 +326,24 @@ mod tests {
         assert_eq!(
             lines(&plan().install()),
             [
-                "qdisc del dev eth0 root",
                 "qdisc add dev eth0 root handle 1: htb default 0",
-                "class add dev eth0 parent 1: classid 1:10 htb rate 32gbit ceil 32gbit quantum 60000",
-                "qdisc replace dev eth0 parent 1:10 handle 100: netem limit 36723 delay 35254us",
+                "filter add dev eth0 parent 1: protocol ipv6 prio 5 u32 match ip6 protocol 58 0xff match u8 135 0xff at 40 \
+                 flowid 1:0",
+                "filter add dev eth0 parent 1: protocol ipv6 prio 5 u32 match ip6 protocol 58 0xff match u8 136 0xff at 40 \
+                 flowid 1:0",
+                "class add dev eth0 parent 1: classid 1:10 htb rate 10gbit quantum 60000 burst 1m cburst 1m",
+                "qdisc replace dev eth0 parent 1:10 handle 100: netem limit 36723 delay 35254us 0us 0% loss 0.0000% 0% \
+                 corrupt 0% reorder 0% 0% rate 0bit",
                 "filter add dev eth0 parent 1: protocol ip prio 10 u32 match ip dst 10.2.0.0/16 flowid 1:10",
                 "filter add dev eth0 parent 1: protocol ipv6 prio 11 u32 match ip6 dst fd00:2::/64 flowid 1:10",
-                "class add dev eth0 parent 1: classid 1:11 htb rate 32gbit ceil 32gbit quantum 60000",
-                "qdisc replace dev eth0 parent 1:11 handle 102: netem limit 1000 delay 118000us 500us distribution normal \
-                 loss 1.2500% rate 20000kbit",
+                "class add dev eth0 parent 1: classid 1:11 htb rate 10gbit quantum 60000 burst 1m cburst 1m",
+                "qdisc replace dev eth0 parent 1:11 handle 102: netem limit 1000 delay 118000us 500us 0% distribution \
+                 normal loss 1.2500% 0% corrupt 0% reorder 0% 0% rate 20000kbit",
                 "filter add dev eth0 parent 1: protocol ip prio 10 u32 match ip dst 10.9.0.7/32 flowid 1:11",
+                "qdisc add dev eth0 clsact",
             ]
         );
-        let may_fail: Vec<bool> = plan().install().iter().map(|command| command.may_fail).collect();
-        assert_eq!(may_fail.iter().position(|may| *may), Some(0));
-        assert_eq!(may_fail.iter().filter(|may| **may).count(), 1);
+        assert!(plan().install().iter().all(|command| !command.may_fail));
     }
 
     #[test]
@@ -269,11 +353,35 @@ mod tests {
         let command = plan.change(&name("london"), cut.clone()).unwrap();
         assert_eq!(
             command.arguments.join(" "),
-            "qdisc replace dev eth0 parent 1:11 handle 103: netem limit 10417 delay 10000us loss 100%"
+            "qdisc replace dev eth0 parent 1:11 handle 103: netem limit 10417 delay 10000us 0us 0% loss 100.0000% 0% \
+             corrupt 0% reorder 0% 0% rate 0bit"
         );
         assert_eq!(plan.change(&name("london"), cut).unwrap(), command);
         let healed = plan.change(&name("london"), LinkProfile::delay(10.0)).unwrap();
         assert!(healed.arguments.join(" ").contains("handle 102: netem limit 10417 delay 10000us"));
+    }
+
+    #[test]
+    fn jitter_keeps_the_order_of_packets() {
+        let jittery = LinkProfile { jitter_ms: 2.0, ..LinkProfile::delay(10.0) };
+        let line = plan().change(&name("london"), jittery).unwrap().arguments.join(" ");
+        assert!(line.contains("delay 10000us 2000us 0% distribution normal") && line.ends_with("rate 10000000kbit"));
+    }
+
+    #[test]
+    fn what_comes_in_from_a_location_is_dropped_and_let_in_again() {
+        assert_eq!(
+            lines(&plan().admit(&name("eu-west-1"), false).unwrap()),
+            [
+                "filter del dev eth0 ingress protocol ip prio 100",
+                "filter add dev eth0 ingress protocol ip prio 100 u32 match ip src 10.2.0.0/16 action drop",
+                "filter del dev eth0 ingress protocol ipv6 prio 101",
+                "filter add dev eth0 ingress protocol ipv6 prio 101 u32 match ip6 src fd00:2::/64 action drop",
+            ]
+        );
+        let healed = plan().admit(&name("london"), true).unwrap();
+        assert_eq!(lines(&healed), ["filter del dev eth0 ingress protocol ip prio 102"]);
+        assert!(healed.iter().all(|command| command.may_fail), "nothing may have been dropped");
     }
 
     #[test]
@@ -289,7 +397,7 @@ mod tests {
 
     #[test]
     fn undoing_takes_the_root_away() {
-        assert_eq!(lines(&plan().undo()), ["qdisc del dev eth0 root"]);
+        assert_eq!(lines(&plan().undo()), ["qdisc del dev eth0 root", "qdisc del dev eth0 clsact"]);
     }
 
     #[test]

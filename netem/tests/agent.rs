@@ -62,12 +62,12 @@ impl World {
         let address = relay.addresses()[0].1.clone();
         let listener = net.bind("127.0.0.1:0").await.unwrap();
         let agent = listener.address().unwrap().to_string();
-        let relay = Arc::new(relay);
-        let router = agent::router(relay.clone(), None);
+        let links = Arc::new(agent::Links::Relay(relay));
+        let router = agent::router(links.clone(), None);
         let stop = shutdown.clone();
         tasks.spawn(async move {
             let served = longhaul_http::serve::serve(listener, router, stop).await;
-            relay.join().await;
+            links.join().await;
             served
         });
         let pair = Pair { from: a, to: b, prober: locations[0].clone(), address };

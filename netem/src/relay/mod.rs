@@ -133,6 +133,9 @@ pub enum PatchLinkError {
     /// A figure is out of bounds.
     #[error("{0}")]
     OutOfBounds(LinkError),
+    /// The driver could not do it.
+    #[error("{0}")]
+    Driver(String),
 }
 
 /// The running relays.

@@ -17,7 +17,8 @@ use crate::state::Control;
 pub(crate) type LinkBytesTable = BTreeMap<(String, String), BTreeMap<String, u64>>;
 
 impl Control {
-    fn agent(&self, from: &str, to: &str) -> Result<String, Problem> {
+    /// The agents of a directed link; at least one.
+    fn agents(&self, from: &str, to: &str) -> Result<Vec<String>, Problem> {
         let location = |name: &str| -> Result<LocationName, Problem> {
             let known = self.config.topology.locations.iter().find(|location| location.name.as_str() == name);
             known.map(|location| location.name.clone()).ok_or_else(|| {
@@ -27,41 +28,60 @@ impl Control {
             })
         };
         let (from_name, to_name) = (location(from)?, location(to)?);
-        self.world.link_agent(&from_name, &to_name).ok_or_else(|| {
-            let detail = format!("there is no link from {from} to {to}; see /v1/links");
-            Problem::new(ErrorCode::UnknownName, detail)
-        })
+        let agents = self.world.link_agents_of(&from_name, &to_name);
+        if agents.is_empty() {
+            let detail = format!("there is no link from {from} to {to} that can be changed; see /v1/links");
+            return Err(Problem::new(ErrorCode::UnknownName, detail));
+        }
+        Ok(agents)
     }
 
     /// Every directed link as it is now.
     pub(crate) async fn link_views(&self) -> Result<Vec<LinkView>, Problem> {
-        let mut links = Vec::new();
-        for agent in self.world.link_agents() {
-            let some: Vec<LinkView> = self
-                .client
-                .get(&agent, LINKS_PATH, CONTROL_DEADLINE)
-                .await
-                .map_err(|error| problem("the agent of the links", &error))?;
-            links.extend(some);
+        let agents = self.world.link_agents();
+        let asks = agents.iter().map(|agent| self.client.get::<Vec<LinkView>>(agent, LINKS_PATH, CONTROL_DEADLINE));
+        let mut links = BTreeMap::new();
+        for some in futures::future::join_all(asks).await {
+            for view in some.map_err(|error| problem("the agent of the links", &error))? {
+                // Where two agents drive one link, each has connections of its own.
+                let link = links.entry((view.from.clone(), view.to.clone()));
+                link.and_modify(|known: &mut LinkView| {
+                    known.connections += view.connections;
+                    known.dead_connections += view.dead_connections;
+                })
+                .or_insert(view);
+            }
         }
-        Ok(links)
+        Ok(links.into_values().collect())
     }
 
     /// One directed link as it is now.
     pub(crate) async fn link_view(&self, from: &str, to: &str) -> Result<LinkView, Problem> {
-        let agent = self.agent(from, to)?;
-        let answer = self.client.get(&agent, &link_path(from, to), CONTROL_DEADLINE).await;
+        let agents = self.agents(from, to)?;
+        let answer = self.client.get(&agents[0], &link_path(from, to), CONTROL_DEADLINE).await;
         answer.map_err(|error| problem("the agent of the links", &error))
     }
 
     /// Changes one directed link; it is as answered from then on.
     pub(crate) async fn patch_link(&self, from: &str, to: &str, patch: &LinkPatch) -> Result<LinkView, Problem> {
         patch.validate().map_err(|error| Problem::new(ErrorCode::BadRequest, error.to_string()))?;
-        let agent = self.agent(from, to)?;
+        let agents = self.agents(from, to)?;
         let path = link_path(from, to);
-        let answer =
-            self.client.json(Method::PATCH, &agent, &path, HeaderMap::new(), Some(patch), CONTROL_DEADLINE).await;
-        answer.map_err(|error| problem("the agent of the links", &error))
+        let patches = agents.iter().map(|agent| {
+            self.client.json::<_, LinkView>(
+                Method::PATCH,
+                agent,
+                &path,
+                HeaderMap::new(),
+                Some(patch),
+                CONTROL_DEADLINE,
+            )
+        });
+        let mut views = Vec::with_capacity(agents.len());
+        for answer in futures::future::join_all(patches).await {
+            views.push(answer.map_err(|error| problem("the agent of the links", &error))?);
+        }
+        Ok(views.swap_remove(0))
     }
 
     /// The patch that puts a link back to what the topology declares.
@@ -87,12 +107,20 @@ impl Control {
 
     /// Puts every link back to its declared profile.
     pub(crate) async fn restore_all_links(&self) -> Result<(), Problem> {
-        for agent in self.world.link_agents() {
-            let _: Vec<LinkView> = self
-                .client
-                .json::<(), _>(Method::POST, &agent, LINKS_RESET_PATH, HeaderMap::new(), None, CONTROL_DEADLINE)
-                .await
-                .map_err(|error| problem("the agent of the links", &error))?;
+        let agents = self.world.link_agents();
+        let asks = agents.iter().map(|agent| {
+            let headers = HeaderMap::new();
+            self.client.json::<(), Vec<LinkView>>(
+                Method::POST,
+                agent,
+                LINKS_RESET_PATH,
+                headers,
+                None,
+                CONTROL_DEADLINE,
+            )
+        });
+        for answer in futures::future::join_all(asks).await {
+            answer.map_err(|error| problem("the agent of the links", &error))?;
         }
         Ok(())
     }
@@ -111,7 +139,14 @@ impl Control {
         let mut table = LinkBytesTable::new();
         for agent in self.world.link_agents() {
             match self.client.get::<Vec<LinkBytesView>>(&agent, LINK_BYTES_PATH, CONTROL_DEADLINE).await {
-                Ok(links) => table.extend(links.into_iter().map(|link| ((link.from, link.to), link.bytes))),
+                Ok(links) => {
+                    for link in links {
+                        let known = table.entry((link.from, link.to)).or_default();
+                        for (cause, bytes) in link.bytes {
+                            *known.entry(cause).or_default() += bytes;
+                        }
+                    }
+                }
                 Err(error) => tracing::warn!(%error, "cannot read the bytes of links"),
             }
         }

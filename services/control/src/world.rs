@@ -16,6 +16,15 @@ pub type WorldFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, WorldError>>
 #[error("{0}")]
 pub struct WorldError(pub String);
 
+/// A traffic role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Player {
+    /// `host:port`, out of band.
+    pub address: String,
+    /// The edges whose users it plays; all if absent.
+    pub edges: Option<Vec<LocationName>>,
+}
+
 /// What carries the testbed.
 ///
 /// A `target` is the name of a location (its region's or gateway's process), `control`, `link` or `traffic`.
@@ -45,11 +54,12 @@ pub trait World: Send + Sync + 'static {
     /// `host:port` of an edge's gateway, out of band.
     fn gateway_address(&self, edge: &LocationName) -> Option<String>;
 
-    /// `host:port` of the traffic role.
-    fn traffic_address(&self) -> String;
+    /// The roles that play users. At least one, and every edge is played by one of them; the first one judges.
+    fn players(&self) -> Vec<Player>;
 
-    /// `host:port` of the agent of a directed link.
-    fn link_agent(&self, from: &LocationName, to: &LocationName) -> Option<String>;
+    /// `host:port` of every agent that drives a directed link. The first one tells how it is, and a change goes to all.
+    /// Empty if there is no such link.
+    fn link_agents_of(&self, from: &LocationName, to: &LocationName) -> Vec<String>;
 
     /// Every distinct agent of links.
     fn link_agents(&self) -> Vec<String>;

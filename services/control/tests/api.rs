@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::{HeaderMap, Method};
-use longhaul_control::world::{World, WorldError, WorldFuture};
+use longhaul_control::world::{Player, World, WorldError, WorldFuture};
 use longhaul_control::{Control, ControlConfig, Deps};
 use longhaul_core::error_code::ErrorCode;
 use longhaul_core::ids::LocationName;
@@ -80,11 +80,11 @@ impl World for Remembering {
     fn gateway_address(&self, _: &LocationName) -> Option<String> {
         None
     }
-    fn traffic_address(&self) -> String {
-        "127.0.0.1:9".to_owned()
+    fn players(&self) -> Vec<Player> {
+        vec![Player { address: "127.0.0.1:9".to_owned(), edges: None }]
     }
-    fn link_agent(&self, _: &LocationName, _: &LocationName) -> Option<String> {
-        Some(self.agent.clone())
+    fn link_agents_of(&self, _: &LocationName, _: &LocationName) -> Vec<String> {
+        vec![self.agent.clone()]
     }
     fn link_agents(&self) -> Vec<String> {
         vec![self.agent.clone()]

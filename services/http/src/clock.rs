@@ -25,6 +25,18 @@ pub type SharedClock = Arc<dyn Clock>;
 #[derive(Debug, Default)]
 pub struct SystemClock {
     skew_ms: AtomicI64,
+    /// Added to the time since boot.
+    origin_ns: u64,
+}
+
+impl SystemClock {
+    /// Clocks for processes on several hosts: the boot clock counts from the Unix epoch, as the wall clock says at this
+    /// moment, and goes on without steps. Hosts then agree as well as whatever disciplines their wall clocks makes them,
+    /// and so do figures that compare moments on two of them.
+    pub fn anchored_to_wall() -> Self {
+        let origin_ns = read(ClockId::Realtime).saturating_sub(read(ClockId::Boottime));
+        Self { origin_ns, ..Self::default() }
+    }
 }
 
 fn read(id: ClockId) -> u64 {
@@ -38,7 +50,7 @@ impl Clock for SystemClock {
     }
 
     fn boot_ns(&self) -> u64 {
-        read(ClockId::Boottime)
+        read(ClockId::Boottime) + self.origin_ns
     }
 
     fn set_skew_ms(&self, skew_ms: i64) {
@@ -47,5 +59,21 @@ impl Clock for SystemClock {
 
     fn skew_ms(&self) -> i64 {
         self.skew_ms.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_anchored_boot_clock_tells_the_wall_clocks_time_whatever_the_skew() {
+        let clock = SystemClock::anchored_to_wall();
+        let apart_ns = |clock: &SystemClock| clock.wall_ns().abs_diff(clock.boot_ns());
+        // Two readings, one after the other.
+        assert!(apart_ns(&clock) < 1_000_000_000, "{}", apart_ns(&clock));
+        clock.set_skew_ms(60_000);
+        assert!(apart_ns(&clock) > 59_000_000_000);
+        assert!(SystemClock::default().boot_ns() < clock.boot_ns());
     }
 }

@@ -91,9 +91,19 @@ pub(crate) enum Command {
     /// Run users
     #[command(hide = true)]
     Traffic(RoleArgs),
-    /// Run links
+    /// Run links; with --location, the agent of that location
     #[command(hide = true)]
     Link(RoleArgs),
+    /// Run control among containers
+    #[command(hide = true)]
+    Control(PlaceArgs),
+    /// Ask a process whether it is well
+    #[command(hide = true)]
+    Health {
+        /// What to ask, http://HOST:PORT/PATH
+        #[arg(value_name = "URL")]
+        url: String,
+    },
 }
 
 /// Topologies.
@@ -200,12 +210,25 @@ pub(crate) struct CompareArgs {
     pub(crate) durability: Option<Durability>,
 }
 
+/// A place among containers.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct PlaceArgs {
+    /// A shipped topology's name or a path; LONGHAUL_TOPOLOGY if absent
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) topology: Option<String>,
+    /// The location that the process stands at; LONGHAUL_LOCATION if absent
+    #[arg(long, value_name = "NAME")]
+    pub(crate) location: Option<String>,
+}
+
 /// A role.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RoleArgs {
-    /// The role's configuration, JSON
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: PathBuf,
+    /// The role's configuration, JSON; from its place and the environment if absent
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["topology", "location"])]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
     /// End when standard input ends (the parent is gone)
     #[arg(long, hide = true)]
     pub(crate) supervised: bool,

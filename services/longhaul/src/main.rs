@@ -3,8 +3,11 @@
 //! This crate turns the services into one program: the command line for people, the roles, the embedded testbed
 //! (child processes on loopback) and the reports. **Invariant: only this crate reads the environment.**
 
+mod certify;
 mod cli;
 mod commands;
+mod containers;
+mod control_api;
 mod embedded;
 mod inputs;
 mod outcome;

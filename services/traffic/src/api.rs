@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::{Json, Router, middleware};
+use bytes::Bytes;
 use longhaul_core::error_code::ErrorCode;
 use longhaul_http::auth::require_token;
 use longhaul_http::client::HttpClient;
@@ -13,7 +14,7 @@ use longhaul_http::clock::SharedClock;
 use longhaul_http::problem::Problem;
 use longhaul_http::trace::{TraceIds, server_span};
 use longhaul_http::wire::traffic::{
-    Findings, JudgeRequest, RunProgress, RunRequest, RunStarted, TrafficRequest, TrafficStatus,
+    Findings, JudgeRequest, RunPart, RunProgress, RunRequest, RunStarted, TrafficRequest, TrafficStatus,
 };
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -25,7 +26,7 @@ use utoipa_axum::routes;
 
 use crate::config::TrafficConfig;
 use crate::continuous::Continuous;
-use crate::ledger::LedgerFile;
+use crate::ledger::{LedgerFile, Pages};
 use crate::run::{Means, Run};
 use crate::workload;
 
@@ -127,6 +128,23 @@ fn bad_request(error: impl std::fmt::Display) -> Problem {
     Problem::new(ErrorCode::BadRequest, error.to_string())
 }
 
+/// Refuses a part that cannot be played.
+fn check_part(part: &RunPart, request: &RunRequest, now_ns: u64) -> Result<(), Problem> {
+    if uuid::Uuid::parse_str(&part.id).is_err() {
+        return Err(bad_request(format!("part.id {:?} is no UUID; correct it", part.id)));
+    }
+    if let Some(edge) = part.edges.iter().find(|name| !request.edges.iter().any(|edge| edge.name == **name)) {
+        return Err(bad_request(format!("part.edges names {edge:?}, which is none of the edges; correct it")));
+    }
+    if part.start_boot_ns < now_ns {
+        let late_ms = (now_ns - part.start_boot_ns) / 1_000_000;
+        return Err(bad_request(format!(
+            "the start of the run passed {late_ms} ms ago; start all roles again, earlier"
+        )));
+    }
+    Ok(())
+}
+
 /// Start a measured run.
 #[utoipa::path(post, path = "/v1/runs", tag = "runs", request_body = RunRequest, responses(
     (status = 200, description = "The run was started", body = RunStarted),
@@ -147,7 +165,10 @@ async fn start_run(State(role): State<Arc<Role>>, body: Body<RunRequest>) -> Ans
         )));
     }
     role.played().must_be_idle()?;
-    let id = role.draw_id();
+    if let Some(part) = &request.part {
+        check_part(part, &request, role.clock.boot_ns())?;
+    }
+    let id = request.part.as_ref().map_or_else(|| role.draw_id(), |part| part.id.clone());
     let file = match &role.config.ledger_dir {
         Some(directory) => Some(LedgerFile::open(directory, &id).await.map_err(bad_request)?),
         None => None,
@@ -208,6 +229,17 @@ async fn judge_run(
         Some(findings) => Ok(Json(Findings::clone(&findings))),
         None => Err(Problem::new(ErrorCode::ShuttingDown, "the traffic role is closing; start it and the run again")),
     }
+}
+
+/// The ledger of a run, for the role that judges it.
+#[utoipa::path(get, path = "/v1/runs/{id}/ledger", tag = "runs", params(("id" = String, Path, description = "The run")), responses(
+    (status = 200, description = "Every operation (postcard)", body = Vec<u8>, content_type = "application/octet-stream"),
+    (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It still sends, or is being judged", body = Problem, content_type = "application/problem+json"),
+))]
+async fn show_ledger(State(role): State<Arc<Role>>, Path(id): Path<String>) -> Result<Bytes, Problem> {
+    let ledger = role.run(&id)?.ledger().map_err(|error| Problem::new(ErrorCode::Conflict, error.to_string()))?;
+    Pages::of(&ledger).to_bytes().map_err(|error| Problem::new(ErrorCode::Internal, error))
 }
 
 /// The findings of a judged run, again.
@@ -283,6 +315,7 @@ fn routes() -> OpenApiRouter<Arc<Role>> {
         .routes(routes!(show_run))
         .routes(routes!(stop_run))
         .routes(routes!(judge_run))
+        .routes(routes!(show_ledger))
         .routes(routes!(show_findings))
         .routes(routes!(start_traffic, show_traffic, stop_traffic))
 }

@@ -15,6 +15,8 @@ use crate::users::{Cast, Origin, play_edge};
 pub(crate) struct Continuous {
     cast: Arc<Cast>,
     clock: SharedClock,
+    /// Places of the edges that are played here.
+    played: Vec<usize>,
     rate_per_s: f64,
     start_ns: u64,
     end_ns: Option<u64>,
@@ -32,20 +34,24 @@ impl Continuous {
         tracker: &TaskTracker,
         closing: &CancellationToken,
     ) -> Self {
+        let play = request.play;
+        let all = request.edges.len().max(1) as f64;
         let rate_per_s = request.workload.rate_per_s;
         let cast = Cast::new(client, Arc::clone(&clock), run_key, request.edges, &[], request.workload, request.seed);
         let cast = Arc::new(cast);
         let origin = Origin::after(&clock, LEAD);
         let stop = closing.child_token();
         let players = TaskTracker::new();
-        for edge in 0..cast.edges().len() {
+        let played = cast.played(play.as_deref());
+        let rate_per_s = rate_per_s * played.len() as f64 / all;
+        for edge in played.clone() {
             let stream = cast.stream(edge, 0.0, request.seconds);
             let play = play_edge(Arc::clone(&cast), stream, origin, None, stop.clone(), tracker.clone());
             tracker.spawn(players.track_future(play));
         }
         players.close();
         let end_ns = request.seconds.map(|seconds| origin.boot_ns + (seconds * 1e9) as u64);
-        Self { cast, clock, rate_per_s, start_ns: origin.boot_ns, end_ns, stop, players }
+        Self { cast, clock, played, rate_per_s, start_ns: origin.boot_ns, end_ns, stop, players }
     }
 
     /// Sends no further operation.
@@ -66,7 +72,7 @@ impl Continuous {
             running: self.is_running(),
             rate_per_s: self.rate_per_s,
             elapsed_s: until_ns.saturating_sub(self.start_ns) as f64 / 1e9,
-            edges: edges_progress(&self.cast, now_ns),
+            edges: edges_progress(&self.cast, &self.played, now_ns),
         }
     }
 }

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use longhaul_core::limits::LEDGER_QUEUE_MAX;
 use longhaul_http::client::HttpClient;
 use longhaul_http::clock::SharedClock;
-use longhaul_http::wire::traffic::{Findings, JudgeRequest, RegionTarget, RunProgress, RunRequest, RunState};
+use longhaul_http::wire::traffic::{Findings, JudgeRequest, RegionTarget, RunPart, RunProgress, RunRequest, RunState};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::evidence::{Subject, VisibilityWatch, gather};
-use crate::ledger::{Edge, Ledger, LedgerFile};
+use crate::ledger::{Edge, Ledger, LedgerFile, fetch};
 use crate::oracle::judge;
 use crate::users::{Cast, Finished, Origin, play_edge};
 
@@ -53,6 +54,8 @@ pub(crate) struct Run {
     token: Option<String>,
     regions: Vec<RegionTarget>,
     cast: Arc<Cast>,
+    /// Places of the edges that are played here.
+    played: Vec<usize>,
     stop: CancellationToken,
     watch: Arc<VisibilityWatch>,
     phase: Mutex<Phase>,
@@ -87,7 +90,12 @@ impl Run {
             request.workload.clone(),
             request.seed,
         ));
-        let origin = Origin::after(&clock, LEAD);
+        let part = request.part;
+        let origin = match &part {
+            Some(RunPart { start_boot_ns, .. }) => Origin::at(&clock, *start_boot_ns),
+            None => Origin::after(&clock, LEAD),
+        };
+        let played = cast.played(part.as_ref().map(|part| part.edges.as_slice()));
         let start_ns = origin.boot_ns + (request.warm_up_s * 1e9) as u64;
         let population = cast.population();
         let edges = cast.edges().iter().zip(&population.home_of);
@@ -109,17 +117,19 @@ impl Run {
             token,
             regions: request.regions,
             cast: Arc::clone(&cast),
+            played: played.clone(),
             stop: closing.child_token(),
             watch: Arc::default(),
             phase: Mutex::new(Phase::Sending),
         });
         let watched = closing.child_token();
-        for region in &run.regions {
+        let judges = part.is_none_or(|part| part.judges);
+        for region in run.regions.iter().filter(|_| judges) {
             let watch = Arc::clone(&run.watch);
             tracker.spawn(watch.run(run.client.clone(), run.token.clone(), region.clone(), watched.clone()));
         }
         let (out, finished) = mpsc::channel(LEDGER_QUEUE_MAX);
-        for edge in 0..cast.edges().len() {
+        for edge in played {
             let stream = cast.stream(edge, request.warm_up_s, Some(request.duration_s));
             let (cast, stop) = (Arc::clone(&cast), run.stop.clone());
             tracker.spawn(play_edge(cast, stream, origin, Some(out.clone()), stop, tracker.clone()));
@@ -154,7 +164,7 @@ impl Run {
             Phase::Judged(..) => RunState::Done,
         };
         let elapsed_s = (now_ns as f64 - self.start_ns as f64) / 1e9;
-        RunProgress { id: self.id.clone(), state, elapsed_s, edges: edges_progress(&self.cast, now_ns) }
+        RunProgress { id: self.id.clone(), state, elapsed_s, edges: edges_progress(&self.cast, &self.played, now_ns) }
     }
 
     /// The findings, once judged.
@@ -162,6 +172,15 @@ impl Run {
         match &*self.lock() {
             Phase::Judged(_, findings) => Some(Arc::clone(findings)),
             Phase::Sending | Phase::Sent(_) | Phase::Judging => None,
+        }
+    }
+
+    /// The ledger, once every operation has its outcome: for the role that judges the run.
+    pub(crate) fn ledger(&self) -> Result<Arc<Ledger>, JudgeError> {
+        match &*self.lock() {
+            Phase::Sending => Err(JudgeError::StillSending),
+            Phase::Judging => Err(JudgeError::AlreadyJudging),
+            Phase::Sent(ledger) | Phase::Judged(ledger, _) => Ok(Arc::clone(ledger)),
         }
     }
 
@@ -191,8 +210,15 @@ impl Run {
             settle: Duration::from_secs_f64(circumstances.settle_s.clamp(0.0, 3600.0)),
             watch: Arc::clone(&self.watch),
         };
-        let evidence = gather(&subject, &ledger).await;
-        let judged = Arc::clone(&ledger);
+        let judged = match self.join(&ledger, &circumstances.others).await {
+            Ok(joined) => joined,
+            Err(reason) => {
+                let findings = Arc::new(Findings { invalid: vec![reason], ..Findings::default() });
+                self.set(Phase::Judged(ledger, Arc::clone(&findings)));
+                return findings;
+            }
+        };
+        let evidence = gather(&subject, &judged).await;
         // Seconds of pure computation for a large ledger: not on a thread that serves requests.
         let findings = tokio::task::spawn_blocking(move || judge(&judged, &evidence, &circumstances)).await;
         let findings = Arc::new(findings.unwrap_or_else(|error| Findings {
@@ -201,6 +227,19 @@ impl Run {
         }));
         self.set(Phase::Judged(ledger, Arc::clone(&findings)));
         findings
+    }
+
+    /// The ledger of all roles that played a part of the run.
+    async fn join(&self, own: &Arc<Ledger>, others: &[String]) -> Result<Arc<Ledger>, String> {
+        if others.is_empty() {
+            return Ok(Arc::clone(own));
+        }
+        let fetched = others.iter().map(|address| fetch(&self.client, self.token.as_deref(), address, &self.id));
+        let mut all = Ledger::clone(own);
+        for pages in try_join_all(fetched).await? {
+            all.join(pages);
+        }
+        Ok(Arc::new(all))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Phase> {
@@ -212,10 +251,14 @@ impl Run {
     }
 }
 
-/// The counters of all edges.
-pub(crate) fn edges_progress(cast: &Cast, now_ns: u64) -> BTreeMap<String, longhaul_http::wire::traffic::EdgeProgress> {
-    let names = cast.edges().iter().map(|edge| edge.name.clone());
-    names.zip(cast.live().iter().map(|live| live.progress(now_ns))).collect()
+/// The counters of the edges that are played here.
+pub(crate) fn edges_progress(
+    cast: &Cast,
+    played: &[usize],
+    now_ns: u64,
+) -> BTreeMap<String, longhaul_http::wire::traffic::EdgeProgress> {
+    let (edges, live) = (cast.edges(), cast.live());
+    played.iter().map(|place| (edges[*place].name.clone(), live[*place].progress(now_ns))).collect()
 }
 
 /// Writes every finished operation into the ledger, and into its file if there is one.

@@ -6,17 +6,13 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use http::{HeaderMap, Method};
-use longhaul_core::limits::CONTROL_DEADLINE;
+use http::HeaderMap;
 use longhaul_core::plan::{DrillPlan, Step};
 use longhaul_core::report::{LinkCheck, RunReport};
 use longhaul_http::trace;
 use longhaul_http::wire::control::EventKind;
 use longhaul_http::wire::drills::{DrillPhase, EdgeProgress};
-use longhaul_http::wire::traffic::{
-    Findings, JudgeRequest, RUNS_PATH, RunProgress, RunRequest, RunStarted, RunState, run_judge_path, run_path,
-    run_stop_path,
-};
+use longhaul_http::wire::traffic::{Findings, JudgeRequest, RunProgress, RunRequest, RunStarted, RunState};
 
 use super::assemble::{Facts, assemble, cost};
 use super::certificate;
@@ -136,15 +132,10 @@ impl Drill<'_> {
             duration_s: self.plan.duration_s,
             mode: self.plan.regime.mode,
             run_key: control.ids.next().to_string(),
+            part: None,
         };
         let started = control
-            .ask_traffic::<_, RunStarted>(
-                Method::POST,
-                RUNS_PATH,
-                self.headers.clone(),
-                Some(&request),
-                CONTROL_DEADLINE,
-            )
+            .start_run(request, self.headers.clone())
             .await
             .map_err(|problem| format!("traffic cannot be started: {}", problem.detail))?;
         self.run = Some(started.clone());
@@ -213,12 +204,8 @@ impl Drill<'_> {
         let length =
             Duration::from_secs_f64(self.plan.duration_s) + Duration::from_millis(self.plan.traffic.deadline_ms);
         let end = run.start_boot_ns + u64::try_from((length + LAST_OPERATIONS).as_nanos()).unwrap_or(u64::MAX);
-        let path = run_path(&run.id);
         for look in 0_u32.. {
-            let answer = control
-                .ask_traffic::<(), RunProgress>(Method::GET, &path, HeaderMap::new(), None, CONTROL_DEADLINE)
-                .await;
-            match answer {
+            match control.run_progress(&run.id).await {
                 Ok(progress) => {
                     let finished = progress.state != RunState::Warming && progress.state != RunState::Running;
                     control.drills.progress(self.id, progress.elapsed_s, edges(&progress));
@@ -250,11 +237,12 @@ impl Drill<'_> {
             modes: self.evidence.modes(steps),
             settle_s: self.plan.settle_s,
             regions_expected_down: Vec::new(),
+            others: Vec::new(),
         };
         let deadline = Duration::from_secs_f64(self.plan.settle_s) + EVIDENCE_DEADLINE;
         let findings = self
             .control
-            .ask_traffic(Method::POST, &run_judge_path(&run.id), self.headers.clone(), Some(&request), deadline)
+            .judge_run(&run.id, request, self.headers.clone(), deadline)
             .await
             .map_err(|problem| format!("the run cannot be judged: {}", problem.detail))?;
         self.run = None;
@@ -264,17 +252,7 @@ impl Drill<'_> {
     /// After a failure: no traffic, no faults.
     async fn clean_up(&self) {
         if let Some(run) = &self.run {
-            let stopped = self
-                .control
-                .ask_traffic::<(), RunProgress>(
-                    Method::POST,
-                    &run_stop_path(&run.id),
-                    HeaderMap::new(),
-                    None,
-                    CONTROL_DEADLINE,
-                )
-                .await;
-            if let Err(problem) = stopped {
+            if let Err(problem) = self.control.stop_run(&run.id).await {
                 tracing::warn!(detail = problem.detail, "the traffic of a failed drill cannot be stopped");
             }
         }

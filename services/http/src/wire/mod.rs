@@ -5,6 +5,7 @@ pub mod drills;
 pub mod faults;
 pub mod gateway;
 pub mod links;
+pub mod location;
 pub mod probe;
 pub mod records;
 pub mod regime;

@@ -21,6 +21,8 @@ pub const RUN_PATH: &str = "/v1/runs/{id}";
 pub const RUN_STOP_PATH: &str = "/v1/runs/{id}/stop";
 /// `POST` a [`JudgeRequest`], answers [`Findings`] after at most `settle_s` plus the time to gather the evidence.
 pub const RUN_JUDGE_PATH: &str = "/v1/runs/{id}/judge";
+/// `GET`: the ledger of a run that has ended sending, for the role that judges it (postcard); `conflict` (409) before.
+pub const RUN_LEDGER_PATH: &str = "/v1/runs/{id}/ledger";
 /// `GET`: the [`Findings`] of a judged run again; `conflict` (409) before.
 pub const RUN_FINDINGS_PATH: &str = "/v1/runs/{id}/findings";
 /// `POST` a [`TrafficRequest`], `GET`, `DELETE`: each answers [`TrafficStatus`].
@@ -44,6 +46,11 @@ pub fn run_judge_path(id: &str) -> String {
 /// The path of a judged run's findings.
 pub fn run_findings_path(id: &str) -> String {
     format!("{RUNS_PATH}/{id}/findings")
+}
+
+/// The path of a run's ledger.
+pub fn run_ledger_path(id: &str) -> String {
+    format!("{RUNS_PATH}/{id}/ledger")
 }
 
 /// An edge whose users are played.
@@ -85,6 +92,24 @@ pub struct RunRequest {
     pub mode: Mode,
     /// The secret of the canaries in this run's values; any text that no other run uses.
     pub run_key: String,
+    /// What of it this role plays; all of it if absent.
+    #[serde(default)]
+    pub part: Option<RunPart>,
+}
+
+/// The share of one role in a run that several roles play, one at each edge. Everybody gets the same request otherwise, so
+/// that the operations are the same as if one role played all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunPart {
+    /// The identity of the run, the same for all (UUID).
+    pub id: String,
+    /// When the traffic starts (warm-up included), nanoseconds since boot: the same moment for all.
+    pub start_boot_ns: u64,
+    /// The edges whose users this role plays, by name.
+    pub edges: Vec<String>,
+    /// Whether this role will judge: it watches the regions meanwhile.
+    pub judges: bool,
 }
 
 /// A run that was started.
@@ -207,6 +232,9 @@ pub struct JudgeRequest {
     /// Regions that the drill leaves down: no evidence is expected from them.
     #[serde(default)]
     pub regions_expected_down: Vec<String>,
+    /// `host:port` of every other role that played a part of the run: their ledgers are fetched and joined.
+    #[serde(default)]
+    pub others: Vec<String>,
 }
 
 /// How many operations of the measured run ended how.
@@ -300,6 +328,9 @@ pub struct TrafficRequest {
     /// How long, seconds; until it is stopped if absent.
     #[serde(default)]
     pub seconds: Option<f64>,
+    /// The edges whose users this role plays, by name; all if absent.
+    #[serde(default)]
+    pub play: Option<Vec<String>>,
 }
 
 /// Continuous traffic.

@@ -9,7 +9,7 @@ mod up;
 
 use crate::cli::Command;
 use crate::outcome::Outcome;
-use crate::roles;
+use crate::{containers, roles};
 
 /// Carries a command out.
 pub(crate) async fn run(command: Command) -> Outcome {
@@ -23,5 +23,7 @@ pub(crate) async fn run(command: Command) -> Outcome {
         Command::Gateway(args) => roles::gateway(&args).await,
         Command::Traffic(args) => roles::traffic(&args).await,
         Command::Link(args) => roles::link(&args).await,
+        Command::Control(args) => roles::control(&args).await,
+        Command::Health { url } => containers::health(&url).await,
     }
 }

@@ -7,7 +7,7 @@ use longhaul_core::topology::Topology;
 
 use super::ports::Ports;
 
-/// Addresses of a testbed, all on loopback.
+/// Addresses of a testbed, as its processes listen and dial.
 #[derive(Debug)]
 pub(crate) struct Layout {
     /// Each location's own process: a region's API, an edge's gateway.
@@ -21,7 +21,7 @@ pub(crate) struct Layout {
     /// Control.
     pub(crate) control: String,
     // Held as long as the testbed lives.
-    _ports: Ports,
+    _ports: Option<Ports>,
 }
 
 impl Layout {
@@ -44,7 +44,18 @@ impl Layout {
         for pair in topology.links.keys() {
             relays.insert(pair.clone(), next()?);
         }
-        Ok(Self { services, relays, link, traffic, control, _ports: ports })
+        Ok(Self { services, relays, link, traffic, control, _ports: Some(ports) })
+    }
+
+    /// A layout of addresses that somebody else has given out.
+    pub(crate) fn given(
+        services: BTreeMap<LocationName, String>,
+        relays: BTreeMap<(LocationName, LocationName), String>,
+        link: String,
+        traffic: String,
+        control: String,
+    ) -> Self {
+        Self { services, relays, link, traffic, control, _ports: None }
     }
 
     /// The address of a location's own process.

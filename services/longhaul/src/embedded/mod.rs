@@ -9,5 +9,6 @@ mod stores;
 mod testbed;
 mod world;
 
-pub(crate) use configs::{LinkRole, RoleFile, TrafficRole};
+pub(crate) use configs::{LinkRole, Plan, RoleFile, TrafficRole};
+pub(crate) use layout::Layout;
 pub(crate) use testbed::{Start, Testbed};

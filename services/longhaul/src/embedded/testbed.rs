@@ -25,6 +25,7 @@ use super::data::DataDir;
 use super::layout::Layout;
 use super::stores::Stores;
 use super::world::EmbeddedWorld;
+use crate::control_api;
 
 /// How long all roles may take to get ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -158,7 +159,7 @@ impl Testbed {
         let config = ControlConfig::new(start.topology.clone(), start.seed, env!("CARGO_PKG_VERSION"));
         let control = Control::start(deps, config);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        tasks.spawn(serve_control(control.clone(), listener, layout.control.clone(), is_up, stop.clone()));
+        tasks.spawn(control_api::serve(control.clone(), listener, layout.control.clone(), is_up, stop.clone()));
         Ok(Self { layout, children, control, data, stores, tasks, stop })
     }
 
@@ -284,52 +285,5 @@ async fn wait_ready(roles: &[(Arc<Child>, String, &'static str)], all: &[Arc<Chi
     match tokio::time::timeout(READY_DEADLINE, wait).await {
         Ok(result) => result,
         Err(_) => Err(format!("not ready within {} s: {said}", READY_DEADLINE.as_secs())),
-    }
-}
-
-/// Serves control's API as long as it is meant to be up; `kill control` takes it down, `restart control` brings it back.
-async fn serve_control(
-    control: Arc<Control>,
-    listener: Listener,
-    address: String,
-    mut up: watch::Receiver<bool>,
-    stop: CancellationToken,
-) {
-    let mut next = Some(listener);
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            changed = up.wait_for(|up| *up) => if changed.is_err() { return },
-        }
-        let listener = match next.take() {
-            Some(listener) => listener,
-            None => match TokioNet.bind(&address).await {
-                Ok(listener) => listener,
-                Err(error) => {
-                    tracing::warn!(%error, "control cannot listen again yet");
-                    tokio::time::sleep(READY_INTERVAL).await;
-                    continue;
-                }
-            },
-        };
-        let down = stop.child_token();
-        let serving = control.serve(listener, down.clone());
-        let mut serving = std::pin::pin!(serving);
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => {}
-            _ = up.wait_for(|up| !*up) => {}
-            served = &mut serving => {
-                if let Err(error) = served {
-                    tracing::warn!(%error, "control's API ended");
-                }
-                continue;
-            }
-        }
-        down.cancel();
-        if let Err(error) = serving.await {
-            tracing::warn!(%error, "control's API ended");
-        }
     }
 }

@@ -4,25 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use longhaul_control::world::{World, WorldError, WorldFuture};
+use longhaul_control::world::{Player, World, WorldError, WorldFuture};
 use longhaul_core::ids::LocationName;
 use longhaul_core::report::LinkCheck;
 use longhaul_core::topology::{LocationKind, Topology};
 use longhaul_http::client::{CallError, HttpClient};
-use longhaul_netem::certificate;
-use longhaul_netem::probe::{Pair, measure, survey};
+use longhaul_netem::probe::{Pair, measure};
 use tokio::sync::watch;
 
 use super::child::Child;
 use super::layout::Layout;
-
-/// Round trips per pair of the certificate.
-const SAMPLES: u32 = 12;
-/// Deadline of one round trip of the certificate.
-const SAMPLE_DEADLINE: Duration = Duration::from_secs(3);
-/// A pair outside the tolerance is measured again this many times, and the smallest figure counts: a busy machine adds to
-/// a round trip now and then and never takes from it, and a wrong link is wrong each time.
-const REPEATS: usize = 8;
+use crate::certify::certify;
 
 /// The world of a testbed.
 pub(crate) struct EmbeddedWorld {
@@ -74,26 +66,7 @@ impl EmbeddedWorld {
 
     async fn certify(&self) -> Vec<LinkCheck> {
         let pairs: Vec<Pair> = self.topology.links.keys().filter_map(|(from, to)| self.pair(from, to)).collect();
-        let (mut measured, failures) = survey(&self.client, &pairs, SAMPLES, SAMPLE_DEADLINE).await;
-        for failure in failures {
-            tracing::warn!(%failure, "a link was not measured");
-        }
-        let mut checks = certificate::judge(&self.topology, &measured, None);
-        for _ in 0..REPEATS {
-            let off = |pair: &&Pair| {
-                checks.iter().any(|check| !check.ok && check.from == pair.from.as_str() && check.to == pair.to.as_str())
-            };
-            let again: Vec<Pair> = pairs.iter().filter(off).cloned().collect();
-            if again.is_empty() {
-                break;
-            }
-            for (pair, figure) in survey(&self.client, &again, SAMPLES, SAMPLE_DEADLINE).await.0 {
-                let smallest = measured.entry(pair).or_insert(figure);
-                *smallest = smallest.min(figure);
-            }
-            checks = certificate::judge(&self.topology, &measured, None);
-        }
-        checks
+        certify(&self.client, &self.topology, &pairs).await
     }
 }
 
@@ -146,13 +119,13 @@ impl World for EmbeddedWorld {
         self.address(edge, LocationKind::Edge)
     }
 
-    fn traffic_address(&self) -> String {
-        self.layout.traffic.clone()
+    fn players(&self) -> Vec<Player> {
+        vec![Player { address: self.layout.traffic.clone(), edges: None }]
     }
 
-    fn link_agent(&self, from: &LocationName, to: &LocationName) -> Option<String> {
+    fn link_agents_of(&self, from: &LocationName, to: &LocationName) -> Vec<String> {
         let there = self.topology.links.contains_key(&(from.clone(), to.clone()));
-        there.then(|| self.layout.link.clone())
+        there.then(|| self.layout.link.clone()).into_iter().collect()
     }
 
     fn link_agents(&self) -> Vec<String> {

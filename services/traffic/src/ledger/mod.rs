@@ -1,5 +1,6 @@
 //! The ledger: what the clients saw. Every figure of a report comes from it, and from what was found afterwards.
 
+mod pages;
 mod record;
 
 use std::collections::BTreeMap;
@@ -7,16 +8,17 @@ use std::collections::BTreeMap;
 use longhaul_core::error_code::ErrorCode;
 use longhaul_core::ids::Dot;
 use longhaul_core::version::Version;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub(crate) use pages::{Pages, fetch};
 pub use record::{LedgerFile, OpenLedgerError};
 
 use crate::value::Observed;
 use crate::workload::{Key, Kind};
 
 /// How an operation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Some attempt was answered with a success. (A read of an absent record, a delete of one, and an append whose
@@ -29,7 +31,7 @@ pub enum Outcome {
 }
 
 /// What reads ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Consistency {
     /// Whatever the nearest region has.
@@ -61,7 +63,7 @@ impl Consistency {
 }
 
 /// One finished operation. All times are nanoseconds since boot, of one clock.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// Its number in the run.
     pub n: u32,

@@ -56,6 +56,7 @@ impl Scene {
                 modes: Vec::new(),
                 settle_s: 1.0,
                 regions_expected_down: Vec::new(),
+                others: Vec::new(),
             },
             run: RunKey::new("fixture"),
         }

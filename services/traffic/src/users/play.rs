@@ -82,6 +82,12 @@ impl Cast {
         &self.live
     }
 
+    /// Places of the edges that are played here: those that are named, or all.
+    pub(crate) fn played(&self, names: Option<&[String]>) -> Vec<usize> {
+        let plays = |edge: &EdgeTarget| names.is_none_or(|names| names.contains(&edge.name));
+        self.edges.iter().enumerate().filter(|(_, edge)| plays(edge)).map(|(place, _)| place).collect()
+    }
+
     /// The edges.
     pub(crate) fn edges(&self) -> &[EdgeTarget] {
         &self.edges
@@ -135,6 +141,12 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    /// At a moment of the boot clock; now if it has passed.
+    pub(crate) fn at(clock: &SharedClock, boot_ns: u64) -> Self {
+        let left = Duration::from_nanos(boot_ns.saturating_sub(clock.boot_ns()));
+        Self { boot_ns, instant: Instant::now() + left }
+    }
+
     /// `lead` from now.
     pub(crate) fn after(clock: &SharedClock, lead: Duration) -> Self {
         Self { boot_ns: clock.boot_ns() + lead.as_nanos() as u64, instant: Instant::now() + lead }

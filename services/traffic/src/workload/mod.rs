@@ -12,7 +12,7 @@ pub use bounds::{WorkloadError, check};
 pub use schedule::{EdgeStream, Population};
 
 /// What an operation does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Reads a register.
@@ -35,7 +35,7 @@ impl Kind {
 }
 
 /// Which of a home's records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Slot {
     /// The n-th register: read, overwritten, deleted.
     Register(u32),
@@ -46,7 +46,7 @@ pub enum Slot {
 }
 
 /// A record of the workload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Key {
     /// The home, as an index into the population's homes.
     pub home: u16,

@@ -21,25 +21,24 @@ use crate::testbed::{Running, Script, Testbed};
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The role against a testbed.
-struct Play {
+pub(crate) struct Play {
     bed: Running,
     client: HttpClient,
-    traffic: String,
+    pub(crate) traffic: String,
     ledgers: tempfile::TempDir,
 }
 
 impl Play {
-    async fn new(script: Script) -> Self {
+    pub(crate) async fn new(script: Script) -> Self {
         let bed = Testbed::start(script).await;
         let ledgers = tempfile::tempdir().unwrap();
-        let net = Arc::new(TokioNet);
-        let listener = net.bind("127.0.0.1:0").await.unwrap();
-        let traffic = listener.address().unwrap().to_string();
-        let deps = Deps { net: net.clone(), clock: Arc::new(SystemClock::default()) };
-        let config = TrafficConfig { seed: 1, ledger_dir: Some(ledgers.path().to_owned()), token: None };
-        let stop = bed.stop.clone();
-        bed.tasks.spawn(async move { longhaul_traffic::run(deps, config, listener, stop).await.unwrap() });
-        Self { bed, client: HttpClient::new(net), traffic, ledgers }
+        let traffic = role(&bed, Some(ledgers.path().to_owned())).await;
+        Self { bed, client: HttpClient::new(Arc::new(TokioNet)), traffic, ledgers }
+    }
+
+    /// One more traffic role beside the first; answers where it listens.
+    pub(crate) async fn another_role(&self) -> String {
+        role(&self.bed, None).await
     }
 
     fn edges(&self) -> Vec<EdgeTarget> {
@@ -51,7 +50,7 @@ impl Play {
         vec![edge("london", "eu"), edge("new-york", "us")]
     }
 
-    fn request(&self, duration_s: f64) -> RunRequest {
+    pub(crate) fn request(&self, duration_s: f64) -> RunRequest {
         let region = |(name, address): &(String, String)| RegionTarget { name: name.clone(), address: address.clone() };
         RunRequest {
             workload: Workload {
@@ -67,16 +66,25 @@ impl Play {
             duration_s,
             mode: Mode::ActivePassive,
             run_key: "a key of this test".to_owned(),
+            part: None,
         }
     }
 
-    async fn start(&self, request: &RunRequest) -> RunStarted {
-        self.client.post(&self.traffic, RUNS_PATH, request, DEADLINE).await.unwrap()
+    pub(crate) async fn start(&self, request: &RunRequest) -> RunStarted {
+        self.start_at(&self.traffic, request).await.unwrap()
     }
 
-    async fn finish(&self, id: &str) -> RunProgress {
+    pub(crate) async fn start_at(&self, role: &str, request: &RunRequest) -> Result<RunStarted, CallError> {
+        self.client.post(role, RUNS_PATH, request, DEADLINE).await
+    }
+
+    pub(crate) async fn finish(&self, id: &str) -> RunProgress {
+        self.finish_at(&self.traffic, id).await
+    }
+
+    pub(crate) async fn finish_at(&self, role: &str, id: &str) -> RunProgress {
         loop {
-            let progress: RunProgress = self.client.get(&self.traffic, &run_path(id), DEADLINE).await.unwrap();
+            let progress: RunProgress = self.client.get(role, &run_path(id), DEADLINE).await.unwrap();
             if progress.state == RunState::FinishedSending {
                 return progress;
             }
@@ -84,24 +92,36 @@ impl Play {
         }
     }
 
-    async fn judge(&self, id: &str, request: &JudgeRequest) -> Result<Findings, CallError> {
+    pub(crate) async fn judge(&self, id: &str, request: &JudgeRequest) -> Result<Findings, CallError> {
         self.client.post(&self.traffic, &run_judge_path(id), request, DEADLINE).await
     }
 
-    async fn findings(&self, request: &RunRequest) -> Findings {
+    pub(crate) async fn findings(&self, request: &RunRequest) -> Findings {
         let started = self.start(request).await;
         self.finish(&started.id).await;
         self.judge(&started.id, &circumstances()).await.unwrap()
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.bed.stop.cancel();
         self.bed.tasks.close();
         self.bed.tasks.wait().await;
     }
 }
 
-fn circumstances() -> JudgeRequest {
+/// A traffic role on the tasks of a testbed; answers where it listens.
+async fn role(bed: &Running, ledger_dir: Option<std::path::PathBuf>) -> String {
+    let net = Arc::new(TokioNet);
+    let listener = net.bind("127.0.0.1:0").await.unwrap();
+    let address = listener.address().unwrap().to_string();
+    let deps = Deps { net, clock: Arc::new(SystemClock::default()) };
+    let config = TrafficConfig { seed: 1, ledger_dir, token: None };
+    let stop = bed.stop.clone();
+    bed.tasks.spawn(async move { longhaul_traffic::run(deps, config, listener, stop).await.unwrap() });
+    address
+}
+
+pub(crate) fn circumstances() -> JudgeRequest {
     JudgeRequest {
         faults: Vec::new(),
         changes: Vec::new(),
@@ -111,10 +131,11 @@ fn circumstances() -> JudgeRequest {
         modes: Vec::new(),
         settle_s: 2.0,
         regions_expected_down: Vec::new(),
+        others: Vec::new(),
     }
 }
 
-fn code<T: std::fmt::Debug>(result: Result<T, CallError>) -> ErrorCode {
+pub(crate) fn code<T: std::fmt::Debug>(result: Result<T, CallError>) -> ErrorCode {
     match result {
         Err(CallError::Problem { problem, .. }) => problem.code,
         other => panic!("{other:?} is no problem"),
@@ -303,6 +324,7 @@ async fn continuous_traffic_flows_until_it_is_stopped_and_keeps_runs_away() {
         edges: play.edges(),
         seed: 3,
         seconds: None,
+        play: None,
     };
     let status: TrafficStatus = play.client.post(&play.traffic, TRAFFIC_PATH, &request, DEADLINE).await.unwrap();
     assert!(status.running);

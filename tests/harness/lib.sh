@@ -1,0 +1,33 @@
+# Shared by the tests on containers and on the kernel: counting, waiting, asking. Sourced, never run.
+# shellcheck shell=bash
+
+passed=0 failed=0
+begun=$SECONDS
+
+# Counts a check and says how long it took.
+pass() { echo "test $1 ... ok ($((SECONDS - begun)) s)"; passed=$((passed + 1)) begun=$SECONDS; }
+fail() { echo "test $1 ... FAILED: $2"; failed=$((failed + 1)) begun=$SECONDS; }
+
+# The last line, as `cargo test` prints it.
+summary() {
+    local word=ok
+    [ "$failed" = 0 ] || word=FAILED
+    echo "test result: $word. $passed passed; $failed failed; 0 ignored"
+    [ "$failed" = 0 ]
+}
+
+# Waits for a command to succeed, at most so many seconds.
+eventually() { # SECONDS COMMAND...
+    local end=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ "$SECONDS" -lt "$end" ] || return 1
+        sleep 0.5
+    done
+}
+
+# JSON of control (or of any address).
+get() { curl -fsS --max-time 10 "http://127.0.0.1:$1"; }
+send() { # METHOD PORT/PATH JSON
+    curl -fsS --max-time 30 -X "$1" -H 'content-type: application/json' -d "$3" "http://127.0.0.1:$2"
+}
