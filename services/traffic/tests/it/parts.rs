@@ -8,7 +8,8 @@ use crate::runs::{Play, circumstances, code};
 use crate::testbed::Script;
 
 const RUN: &str = "00000000-0000-4000-8000-000000000001";
-const LEAD_NS: u64 = 500_000_000;
+/// Enough for two requests on a busy machine.
+const LEAD_NS: u64 = 2_000_000_000;
 
 fn part(request: &RunRequest, edge: &str, start_boot_ns: u64) -> RunRequest {
     let part = RunPart { id: RUN.to_owned(), start_boot_ns, edges: vec![edge.to_owned()], judges: edge == "london" };
@@ -19,6 +20,8 @@ fn part(request: &RunRequest, edge: &str, start_boot_ns: u64) -> RunRequest {
 async fn two_roles_find_what_one_role_would_have_found() {
     let play = Play::new(Script::Honest).await;
     let other = play.another_role().await;
+    play.answers(&play.traffic).await;
+    play.answers(&other).await;
     let request = play.request(1.5);
     let start_ns = SystemClock::default().boot_ns() + LEAD_NS;
     let london = play.start(&part(&request, "london", start_ns)).await;
@@ -45,6 +48,7 @@ async fn two_roles_find_what_one_role_would_have_found() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_without_one_of_its_ledgers_proves_nothing() {
     let play = Play::new(Script::Honest).await;
+    play.answers(&play.traffic).await;
     let request = play.request(0.3);
     let start_ns = SystemClock::default().boot_ns() + LEAD_NS;
     play.start(&part(&request, "london", start_ns)).await;

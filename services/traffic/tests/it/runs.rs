@@ -70,6 +70,11 @@ impl Play {
         }
     }
 
+    /// Waits until a role has tested its oracle and answers.
+    pub(crate) async fn answers(&self, role: &str) {
+        let _: TrafficStatus = self.client.get(role, TRAFFIC_PATH, DEADLINE).await.unwrap();
+    }
+
     pub(crate) async fn start(&self, request: &RunRequest) -> RunStarted {
         self.start_at(&self.traffic, request).await.unwrap()
     }
@@ -356,6 +361,7 @@ fn the_document_names_every_operation() {
         "/v1/runs/{id}",
         "/v1/runs/{id}/findings",
         "/v1/runs/{id}/judge",
+        "/v1/runs/{id}/ledger",
         "/v1/runs/{id}/stop",
         "/v1/traffic",
     ];
