@@ -63,9 +63,9 @@ async fn a_clock_that_was_corrected_is_believed_once_the_others_confirm_it_and_a
             "it hears the others' clocks",
         )
         .await;
-    let version = world.put(1, path, &[], "3").await.ok().header("etag");
+    let version = &world.put(1, path, &[], "3").await.ok().header("etag");
     world
-        .until(|w| async move { w.get(0, path, &[]).await.header("etag") >= version }, "what others write comes")
+        .until(|w| async move { w.get(0, path, &[]).await.header("etag") >= *version }, "what others write comes")
         .await;
     assert_eq!(writes().await.problem().code, ErrorCode::ClockBehind, "and it is wrong");
     skew(0).await;
