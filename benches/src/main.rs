@@ -14,6 +14,7 @@ mod process;
 mod raw_postgres;
 mod raw_sqlite;
 mod relay;
+mod sim;
 mod writes;
 
 use std::path::PathBuf;
@@ -23,12 +24,12 @@ use clap::Parser;
 
 use figures::{Figure, table};
 
-const PARTS: [&str; 6] = ["writes", "lag", "gateway", "relay", "memory", "failover"];
+const PARTS: [&str; 7] = ["writes", "lag", "gateway", "relay", "memory", "failover", "sim"];
 
 /// Measures longhaul on this machine.
 #[derive(Debug, Parser)]
 struct Cli {
-    /// Parts to run: writes, lag, gateway, relay, memory, failover; all if none is named
+    /// Parts to run: writes, lag, gateway, relay, memory, failover, sim; all if none is named
     parts: Vec<String>,
     /// The longhaul binary
     #[arg(long)]
@@ -71,6 +72,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             "gateway" => runtime.block_on(gateway::measure(&cli.binary)),
             "relay" => runtime.block_on(relay::measure()),
             "memory" => runtime.block_on(memory::measure(&cli.binary)),
+            "sim" => sim::measure(),
             _ => runtime.block_on(failover::measure(cli.seeds)),
         };
         figures.extend(measured?);

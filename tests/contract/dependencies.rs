@@ -16,6 +16,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("longhaul-traffic", &["longhaul-core", "longhaul-http"]),
     ("longhaul-netem", &["longhaul-core", "longhaul-http"]),
     (
+        "longhaul-simulation",
+        &[
+            "longhaul-core",
+            "longhaul-http",
+            "longhaul-region",
+            "longhaul-gateway",
+            "longhaul-control",
+            "longhaul-traffic",
+            "longhaul-netem",
+        ],
+    ),
+    (
         "longhaul",
         &[
             "longhaul-core",
@@ -26,9 +38,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "longhaul-traffic",
             "longhaul-netem",
             "longhaul-telemetry",
+            "longhaul-simulation",
         ],
     ),
-    ("longhaul-bench", &["longhaul-core", "longhaul-http", "longhaul-region", "longhaul-netem"]),
+    ("longhaul-bench", &["longhaul-core", "longhaul-http", "longhaul-region", "longhaul-netem", "longhaul-simulation"]),
 ];
 
 /// Who alone may use what (the name of a crate, or its beginning).
@@ -39,7 +52,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("tracing-opentelemetry", &["longhaul-telemetry"]),
     ("tracing-subscriber", &["longhaul-telemetry"]),
     ("clap", &["longhaul", "longhaul-bench"]),
-    ("turmoil", &["longhaul-sim"]),
+    ("turmoil", &["longhaul-simulation"]),
 ];
 
 /// What the pure heart may not use: runtimes, the network, clocks.

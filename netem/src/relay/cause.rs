@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Why bytes cross a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Cause {
+pub enum Cause {
     /// Requests of users, and whatever is not recognised.
     Users,
     /// Shipping of operations between regions.
@@ -25,7 +25,8 @@ impl Cause {
         Self::ALL.get(usize::from(index)).copied().unwrap_or(Self::Users)
     }
 
-    fn as_str(self) -> &'static str {
+    /// The name in figures.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Users => "users",
             Self::Replication => "replication",
@@ -36,7 +37,7 @@ impl Cause {
 
     /// The cause that a chunk from the dialer declares, if it begins with the line of an HTTP request. A pooled connection
     /// carries requests of several kinds one after the other.
-    pub(crate) fn of_request(chunk: &[u8]) -> Option<Self> {
+    pub fn of_request(chunk: &[u8]) -> Option<Self> {
         let path = METHODS.iter().find_map(|method| chunk.strip_prefix(*method))?;
         Some(if path.starts_with(b"/internal/v1/replicat") {
             Self::Replication

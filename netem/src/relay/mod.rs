@@ -31,6 +31,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use cause::Cause;
 use connection::Route;
 use link::{DirectedLink, FlapChange};
 use timer::Timer;

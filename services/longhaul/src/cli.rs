@@ -17,9 +17,19 @@ Examples:
   longhaul drill my-plan.toml --topology my-regions.toml --report out
   longhaul drill region-loss --target http://127.0.0.1:8080
   longhaul compare region-loss --json             the same plan in every mode, side by side
+  longhaul simulate --plan region-loss --seeds 200 distributions, in virtual time
   longhaul topology show three-continents
 
 Exit status: 0 expectations met, 1 not met, 2 invalid run or bad input (one line on standard error says why).";
+
+const SIMULATE_EXAMPLES: &str = "\
+Examples:
+  longhaul simulate
+  longhaul simulate --plan switchover --seeds 500 --json
+  longhaul simulate --topology all-azure --seeds 4
+
+Nothing here is measured on real processes or links: the services run in one thread and in virtual time, over links with
+the topology's delays. docs/simulation.md says how far its figures are from those of the same drill on real processes.";
 
 const DRILL_EXAMPLES: &str = "\
 Examples:
@@ -69,6 +79,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         args: CompareArgs,
     },
+    /// Run a drill in virtual time with many seeds: distributions instead of one number
+    #[command(after_help = SIMULATE_EXAMPLES)]
+    Simulate(SimulateArgs),
     /// Check or show a topology
     #[command(
         subcommand,
@@ -219,6 +232,35 @@ pub(crate) struct PlaceArgs {
     /// The location that the process stands at; LONGHAUL_LOCATION if absent
     #[arg(long, value_name = "NAME")]
     pub(crate) location: Option<String>,
+}
+
+/// `simulate`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SimulateArgs {
+    /// A shipped drill's name, or a path to a TOML file
+    #[arg(long, value_name = "PLAN", default_value = "region-loss")]
+    pub(crate) plan: String,
+    /// A shipped topology's name or a path; the plan's own if absent
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) topology: Option<String>,
+    /// How many runs, each with a seed of its own
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) seeds: u64,
+    /// The first seed; the plan's own if absent
+    #[arg(long, value_name = "N", env = "LONGHAUL_SEED")]
+    pub(crate) seed: Option<u64>,
+    /// Another mode at the start: active-passive, active-active, regional-isolation
+    #[arg(long, value_name = "MODE")]
+    pub(crate) mode: Option<Mode>,
+    /// Another durability at the start (active-passive): local, semi(K), sync
+    #[arg(long, value_name = "DURABILITY")]
+    pub(crate) durability: Option<Durability>,
+    /// Folder of the report; reports/simulate-PLAN-YYYYMMDD-HHMMSS if absent
+    #[arg(long, value_name = "DIR")]
+    pub(crate) report: Option<PathBuf>,
+    /// Print JSON on standard output, and nothing else there
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// A role.

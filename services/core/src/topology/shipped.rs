@@ -8,6 +8,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("three-continents", include_str!("../../../../regions/three-continents.toml")),
     ("two-regions", include_str!("../../../../regions/two-regions.toml")),
     ("five-azure", include_str!("../../../../regions/five-azure.toml")),
+    ("all-azure", include_str!("../../../../regions/all-azure.toml")),
 ];
 
 /// The text of a shipped topology.

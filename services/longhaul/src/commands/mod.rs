@@ -3,6 +3,7 @@
 mod compare;
 mod drill;
 mod openapi;
+mod simulate;
 mod target;
 mod topology;
 mod up;
@@ -17,6 +18,7 @@ pub(crate) async fn run(command: Command) -> Outcome {
         Command::Up(args) => up::run(args).await,
         Command::Drill { plan, args } => drill::run(&plan, args).await,
         Command::Compare { plan, args } => compare::run(&plan, args).await,
+        Command::Simulate(args) => simulate::run(args).await,
         Command::Topology(command) => topology::run(command),
         Command::Openapi { out } => openapi::run(&out),
         Command::Region(args) => roles::region(&args).await,

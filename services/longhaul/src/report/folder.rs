@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use longhaul_core::report::{Comparison, RunReport};
+use longhaul_simulation::distribution::SimulationReport;
 use serde::Serialize;
 
-use super::{comparison, html, tables};
+use super::{comparison, html, simulation, tables};
 use crate::time;
 
 /// A folder that can be written to.
@@ -38,6 +39,17 @@ impl Folder {
             text.push_str(&tables::run_text(run, None));
         }
         self.write(&text, comparison, &html::comparison_page(comparison))
+    }
+
+    /// Writes a simulation: the page is that of the median run.
+    pub(crate) fn write_simulation(self, report: &SimulationReport) -> Result<PathBuf, String> {
+        let mut text = simulation::simulation_text(report, None);
+        let page = report.median_run.as_ref().map(|run| {
+            text.push_str("\nthe run with the median recovery:\n");
+            text.push_str(&tables::run_text(run, None));
+            html::run_page(run)
+        });
+        self.write(&text, report, page.as_deref().unwrap_or("<!doctype html><title>no run has a report</title>"))
     }
 
     fn write<T: Serialize>(self, text: &str, json: &T, page: &str) -> Result<PathBuf, String> {

@@ -5,11 +5,13 @@ mod figures;
 mod folder;
 mod html;
 mod progress;
+mod simulation;
 mod tables;
 
 pub(crate) use comparison::comparison_text;
 pub(crate) use folder::Folder;
 pub(crate) use progress::Progress;
+pub(crate) use simulation::{SeedProgress, simulation_text};
 pub(crate) use tables::run_text;
 
 use std::io::Write;

@@ -48,6 +48,8 @@ impl Waiting {
         let answer = if region.still_acknowledges(&self.regime) {
             region.counters.writes_acknowledged.add(1);
             region.counters.writes_repeated.add(u64::from(self.repeated));
+            // The simulated world watches here that of two primaries only one acknowledges.
+            tracing::trace!(target: "longhaul_region::acknowledged", epoch = self.regime.epoch.0);
             Ok(WriteAnswer {
                 dot: self.dot,
                 version: self.version,

@@ -1,0 +1,114 @@
+//! `simulate`: one plan in virtual time, with many seeds.
+
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use longhaul_core::plan::DrillPlan;
+use longhaul_core::topology::Topology;
+use longhaul_simulation::distribution::{Collection, SimulationReport};
+use longhaul_simulation::{SimulationError, run_drill};
+use tokio_util::sync::CancellationToken;
+
+use super::drill::{regime, stop_token, with_start};
+use crate::cli::SimulateArgs;
+use crate::outcome::Outcome;
+use crate::report::{self, SeedProgress};
+use crate::{inputs, telemetry};
+
+/// Runs a simulation.
+pub(crate) async fn run(args: SimulateArgs) -> Outcome {
+    match telemetry::with("control", "control", None, telemetry::QUIET, simulate(args)).await {
+        Ok(report) => outcome(&report),
+        Err(reason) => Outcome::invalid(reason),
+    }
+}
+
+async fn simulate(args: SimulateArgs) -> Result<SimulationReport, String> {
+    let (plan, label) = inputs::plan(&args.plan)?;
+    let plan = with_start(plan, args.mode, args.durability, args.seed);
+    let topology = inputs::topology_of(args.topology.as_deref(), &plan, &label)?;
+    plan.validate_as(&label, &topology).map_err(|error| error.to_string())?;
+    let folder = report::Folder::prepare(args.report.as_deref(), &format!("simulate-{}", plan.name))?;
+    let stop = stop_token()?;
+    let title = format!("simulate {}, {}, on {}", plan.name, regime(&plan), topology.name);
+    let seeds = plan.seed..plan.seed.saturating_add(args.seeds.max(1));
+    // Simulations bring runtimes of their own, which must not start inside of this one.
+    let simulated = tokio::task::spawn_blocking(move || over_seeds(&title, &plan, &topology, seeds, &stop)).await;
+    let report = simulated.map_err(|error| format!("the simulation failed: {error}"))??;
+    let written = folder.write_simulation(&report)?;
+    if args.json {
+        report::print_json(&report)?;
+    } else {
+        print!("{}", report::simulation_text(&report, Some(&written)));
+    }
+    Ok(report)
+}
+
+/// Runs every seed, on every core, and the median one again for its whole report.
+fn over_seeds(
+    title: &str,
+    plan: &DrillPlan,
+    topology: &Topology,
+    seeds: Range<u64>,
+    stop: &CancellationToken,
+) -> Result<SimulationReport, String> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let progress = SeedProgress::new(title, seeds.end - seeds.start);
+    let (next, collection, failed) = (AtomicU64::new(seeds.start), Mutex::new(Collection::default()), Mutex::new(None));
+    let of_seed = |seed: u64| run_drill(topology, &DrillPlan { seed, ..plan.clone() });
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end || stop.is_cancelled() {
+                        return;
+                    }
+                    match of_seed(seed) {
+                        Ok(drill) => {
+                            let virtual_s = drill.virtual_time.as_secs_f64();
+                            let mut all = collection.lock().unwrap_or_else(PoisonError::into_inner);
+                            all.add(seed, drill.report, virtual_s);
+                        }
+                        Err(error) => {
+                            let error: SimulationError = error;
+                            *failed.lock().unwrap_or_else(PoisonError::into_inner) =
+                                Some(format!("seed {seed}: {error}"));
+                            stop.cancel();
+                        }
+                    }
+                    progress.one_more();
+                }
+            });
+        }
+    });
+    drop(progress);
+    if let Some(reason) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(reason);
+    }
+    if stop.is_cancelled() {
+        return Err("stopped by a signal before all seeds had run".to_owned());
+    }
+    let collection = collection.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let median = collection.median_seed().map(of_seed).transpose().map_err(|error| error.to_string())?;
+    let median = median.and_then(|drill| drill.report.ok());
+    Ok(collection.report(&plan.name, &topology.name, regime(plan), median))
+}
+
+fn outcome(report: &SimulationReport) -> Outcome {
+    let verdicts = report.verdicts;
+    if let Some((seed, reason)) = report.troubles.first_key_value() {
+        let count = report.troubles.len();
+        return Outcome::invalid(format!("{count} runs gave no report, the first with seed {seed}: {reason}"));
+    }
+    if verdicts.invalid > 0 {
+        return Outcome::invalid(format!("{} runs prove nothing; the report says which", verdicts.invalid));
+    }
+    if verdicts.failed > 0 {
+        let all = report.runs.len();
+        return Outcome::NotMet(format!("expectations were not met in {} of {all} runs", verdicts.failed));
+    }
+    Outcome::Met
+}

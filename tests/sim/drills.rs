@@ -1,0 +1,31 @@
+//! Drills in virtual time: the same engine, the same report.
+
+use longhaul_core::plan::DrillPlan;
+use longhaul_core::report::Verdict;
+use longhaul_core::topology::Topology;
+use longhaul_simulation::run_drill;
+
+fn topology() -> Topology {
+    Topology::shipped("three-continents").unwrap().unwrap()
+}
+
+#[test]
+fn a_region_is_lost_in_virtual_time_and_the_report_says_so() {
+    let plan = DrillPlan::shipped("region-loss").unwrap().unwrap();
+    let drill = run_drill(&topology(), &plan).unwrap();
+    let report = drill.report.unwrap_or_else(|reason| panic!("{reason}\n{}", drill.timeline.text()));
+    assert_eq!(report.world, "simulated");
+    assert_eq!(report.verdict, Verdict::Passed, "{:?}\n{}", report.reasons, drill.timeline.text());
+    assert!(report.links.iter().all(|link| link.ok), "{:?}", report.links);
+    // The lease must run out and a majority must suspect: an outage is seen, and it ends.
+    let slowest = report.rto_ms.values().filter_map(|edge| edge.write).fold(0.0, f64::max);
+    assert!((1_000.0..15_000.0).contains(&slowest), "{:?}", report.rto_ms);
+}
+
+#[test]
+fn the_same_plan_and_seed_give_the_same_report() {
+    let plan = DrillPlan::shipped("switchover").unwrap().unwrap();
+    let runs: Vec<_> = (0..2).map(|_| run_drill(&topology(), &plan).unwrap()).collect();
+    assert_eq!(runs[0].timeline.text(), runs[1].timeline.text());
+    assert_eq!(runs[0].report, runs[1].report);
+}

@@ -1,0 +1,93 @@
+//! Seeds of the whole world: chaos, healing, verdict.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use longhaul_core::topology::Topology;
+use longhaul_simulation::{ChaosRun, run_chaos};
+
+/// Seeds that once failed, each with what it found.
+const REGRESSIONS: &[(u64, &str)] = &[];
+
+/// Failing seeds after which no further ones are started.
+const FAILURES_MAX: usize = 5;
+
+fn topology() -> Topology {
+    Topology::shipped("three-continents").unwrap().unwrap()
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text}, and must be a number")))
+}
+
+/// Runs seeds on every core; answers those that failed.
+fn run_all(seeds: impl Iterator<Item = u64> + Send) -> Vec<ChaosRun> {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let (seeds, failed, done) = (Mutex::new(seeds), Mutex::new(Vec::new()), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                let topology = topology();
+                while failed.lock().unwrap().len() < FAILURES_MAX {
+                    let Some(seed) = seeds.lock().unwrap().next() else { return };
+                    let run = run_chaos(&topology, seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+                    if !run.violations.is_empty() {
+                        eprintln!("seed {seed}: {}; replay: {}", run.violations.join("; "), run.replay());
+                        failed.lock().unwrap().push(run);
+                    }
+                    let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                    if done.is_multiple_of(100) {
+                        eprintln!("{done} seeds of the whole world");
+                    }
+                }
+            });
+        }
+    });
+    failed.into_inner().unwrap()
+}
+
+fn all_well(failed: &[ChaosRun]) {
+    if let Some(first) = failed.first() {
+        let seeds: Vec<_> = failed.iter().map(|run| run.seed.to_string()).collect();
+        panic!("{} of the seeds failed: {}\n{first}", failed.len(), seeds.join(", "));
+    }
+}
+
+#[test]
+fn chaos_from_seeds_breaks_no_invariant_and_everything_recovers() {
+    if let Some(seed) = number("LONGHAUL_SEED") {
+        let run = run_chaos(&topology(), seed).unwrap();
+        println!("{run}");
+        assert!(run.violations.is_empty(), "{:?}", run.violations);
+        return;
+    }
+    let first = number("LONGHAUL_FIRST_SEED").unwrap_or(0);
+    let count = number("LONGHAUL_SEEDS").unwrap_or(500);
+    all_well(&run_all(first..first + count));
+}
+
+#[test]
+fn seeds_that_once_failed_pass() {
+    for (_, found) in REGRESSIONS {
+        assert!(!found.is_empty());
+    }
+    all_well(&run_all(REGRESSIONS.iter().map(|(seed, _)| *seed)));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_log_byte_for_byte() {
+    for seed in [1, 7, 42] {
+        let [a, b] = [(); 2].map(|()| run_chaos(&topology(), seed).unwrap());
+        assert!(a.timeline.lines().count() > 20, "{}", a.timeline);
+        let differs = a.timeline.lines().zip(b.timeline.lines()).find(|(a, b)| a != b);
+        assert_eq!(a.timeline, b.timeline, "seed {seed}: {differs:?}");
+        assert_eq!(a.violations, b.violations);
+    }
+}
+
+#[test]
+fn different_seeds_give_different_logs() {
+    let [a, b] = [1, 2].map(|seed| run_chaos(&topology(), seed).unwrap().timeline);
+    assert_ne!(a, b);
+}
