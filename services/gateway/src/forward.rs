@@ -18,7 +18,7 @@ use longhaul_core::routing::{self, Refusal};
 use longhaul_http::problem::Problem;
 use longhaul_http::trace;
 use longhaul_http::wire::records::{ATTEMPTS, REGION};
-use tokio::sync::watch;
+use longhaul_http::watch;
 use tokio::time::Instant;
 
 use crate::attempt::{Failed, Outcome};

@@ -14,4 +14,5 @@ pub mod problem;
 pub mod serve;
 pub mod trace;
 pub mod upgrade;
+pub mod watch;
 pub mod wire;

@@ -35,17 +35,20 @@ pub(crate) fn start(region: &Arc<Region>) {
 async fn watch(region: &Arc<Region>) {
     let mut looks = interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut believed_ns = base_ns(region);
+    // Whatever the writer's clock believes, it is told once the time has been moved and the others confirm it.
+    let (mut last_ns, mut moved) = (base_ns(region), false);
     loop {
         looks.tick().await;
         let now_ns = base_ns(region);
-        if now_ns.abs_diff(believed_ns) < STILL_NS || !confirmed(region, now_ns) {
+        moved |= now_ns.abs_diff(last_ns) >= STILL_NS;
+        last_ns = now_ns;
+        if !moved || !confirmed(region, now_ns) {
             continue;
         }
         if region.writer.accept_clock_jump().await.is_err() {
             return;
         }
-        believed_ns = now_ns;
+        moved = false;
     }
 }
 

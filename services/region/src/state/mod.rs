@@ -21,7 +21,7 @@ use longhaul_http::trace::TraceIds;
 use longhaul_http::wire::regime::ChangeStatus;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use tokio::sync::watch;
+use longhaul_http::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 

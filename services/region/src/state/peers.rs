@@ -8,7 +8,7 @@ use longhaul_core::replication::frame::{Echo, Heartbeat};
 use longhaul_core::replication::relay::RelayTracker;
 use longhaul_core::replication::{MemberReport, Positions};
 use longhaul_core::suspicion::SuspicionReport;
-use tokio::sync::watch;
+use longhaul_http::watch;
 
 /// The last heartbeat of a peer, and when it came.
 #[derive(Debug, Clone)]
