@@ -1,6 +1,6 @@
 //! Drills in virtual time: the same engine, the same report.
 
-use longhaul_core::plan::DrillPlan;
+use longhaul_core::plan::{Action, DrillPlan, Step};
 use longhaul_core::report::Verdict;
 use longhaul_core::topology::Topology;
 use longhaul_simulation::run_drill;
@@ -28,4 +28,23 @@ fn the_same_plan_and_seed_give_the_same_report() {
     let runs: Vec<_> = (0..2).map(|_| run_drill(&topology(), &plan).unwrap()).collect();
     assert_eq!(runs[0].timeline.text(), runs[1].timeline.text());
     assert_eq!(runs[0].report, runs[1].report);
+}
+
+#[test]
+fn a_clock_that_was_behind_and_is_set_right_does_not_stop_the_primary() {
+    let mut plan = DrillPlan::shipped("switchover").unwrap().unwrap();
+    let skew = |at_s: f64, offset_ms: i64| Step {
+        at_s,
+        action: Action::ClockSkew { region: "us-east-1".to_owned(), offset_ms },
+    };
+    plan.steps = vec![skew(3.0, -400), skew(8.0, 0)];
+    plan.duration_s = 16.0;
+    plan.traffic.rate_per_s = 50.0;
+    let drill = run_drill(&topology(), &plan).unwrap();
+    let report = drill.report.unwrap_or_else(|reason| panic!("{reason}\n{}", drill.timeline.text()));
+    for (edge, seconds) in &report.timeline {
+        let late = seconds.iter().filter(|point| point.second >= 11);
+        let (writes, ok) = late.fold((0, 0), |(writes, ok), point| (writes + point.writes, ok + point.writes_ok));
+        assert!(writes > 0 && ok == writes, "{edge}: {ok} of {writes} writes\n{}", drill.timeline.text());
+    }
 }

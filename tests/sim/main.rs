@@ -4,4 +4,10 @@
 //! its timeline.
 
 mod drills;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod seeds;
+
+// The allocator of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

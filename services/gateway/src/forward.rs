@@ -17,8 +17,8 @@ use longhaul_core::regime::Regime;
 use longhaul_core::routing::{self, Refusal};
 use longhaul_http::problem::Problem;
 use longhaul_http::trace;
-use longhaul_http::wire::records::{ATTEMPTS, REGION};
 use longhaul_http::watch;
+use longhaul_http::wire::records::{ATTEMPTS, REGION};
 use tokio::time::Instant;
 
 use crate::attempt::{Failed, Outcome};

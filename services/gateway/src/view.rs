@@ -7,8 +7,8 @@ use longhaul_core::ids::{Epoch, LocationName, RegionId};
 use longhaul_core::limits::GATEWAY_ADOPTED_MAX;
 use longhaul_core::regime::Regime;
 use longhaul_http::clock::SharedClock;
-use longhaul_http::wire::gateway::AdoptedRegime;
 use longhaul_http::watch;
+use longhaul_http::wire::gateway::AdoptedRegime;
 
 /// The view. Whoever waits for something to change, a newer regime or a region that fell ill or recovered, watches it.
 pub struct View {

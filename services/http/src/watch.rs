@@ -180,7 +180,10 @@ mod tests {
         sender.send_modify(|value| *value += 1);
         drop(sender);
         receiver.changed().await.unwrap();
-        assert_eq!((receiver.changed().await, receiver.wait_for(|value| *value > 3).await.is_err()), (Err(Closed), true));
+        assert_eq!(
+            (receiver.changed().await, receiver.wait_for(|value| *value > 3).await.is_err()),
+            (Err(Closed), true)
+        );
     }
 
     #[tokio::test]

@@ -19,8 +19,10 @@ impl SimTime {
     /// Nanoseconds since the start: of the host that asks, or of the last step where no host runs (a blocking thread,
     /// the runner).
     pub(crate) fn now_ns(&self) -> u64 {
-        turmoil::sim_elapsed()
-            .map_or_else(|| self.0.load(Ordering::Relaxed), |elapsed| u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+        turmoil::sim_elapsed().map_or_else(
+            || self.0.load(Ordering::Relaxed),
+            |elapsed| u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
+        )
     }
 
     /// The runner tells how far the simulation is.

@@ -86,7 +86,8 @@ async fn operate(client: &HttpClient, plan: &DrillPlan) -> Result<RunReport, Str
     loop {
         tokio::time::sleep(LOOK).await;
         // A drill may take control's API away; it goes on, and is looked at later.
-        let asked = client.json::<(), DrillStatus>(Method::GET, &control, &path, http::HeaderMap::new(), None, DEADLINE);
+        let asked =
+            client.json::<(), DrillStatus>(Method::GET, &control, &path, http::HeaderMap::new(), None, DEADLINE);
         let Ok(status) = asked.await else { continue };
         match (status.summary.phase, status.report) {
             (DrillPhase::Done, Some(report)) => return Ok(report),

@@ -50,7 +50,9 @@ impl Field {
     fn pair(&self, from: &str, to: &str) -> Result<Pair, WorldError> {
         let name = |name: &str| {
             let found = self.topology.locations.iter().find(|location| location.name.as_str() == name);
-            found.map(|location| location.name.clone()).ok_or_else(|| WorldError(format!("there is no location {name:?}")))
+            found
+                .map(|location| location.name.clone())
+                .ok_or_else(|| WorldError(format!("there is no location {name:?}")))
         };
         let (from, to) = (name(from)?, name(to)?);
         Ok(Pair { prober: address(from.as_str()), address: address(to.as_str()), from, to })

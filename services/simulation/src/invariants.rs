@@ -187,7 +187,9 @@ impl State {
         }
         match self.regimes.get(&epoch) {
             Some((_, known)) if *known != regime => {
-                let text = format!("I14: epoch {epoch} is one regime for region {region} and another elsewhere: {regime:?} and {known:?}");
+                let text = format!(
+                    "I14: epoch {epoch} is one regime for region {region} and another elsewhere: {regime:?} and {known:?}"
+                );
                 self.violated(text);
             }
             Some(_) => {}
@@ -306,9 +308,10 @@ impl State {
             let shadow = self.regions.entry(region).or_default();
             shadow.positions.insert(*timeline, *position);
             let sealed = shadow.regime.as_ref().is_some_and(|regime| regime.cuts.0.contains_key(timeline));
-            let one_primary = shadow.regime.as_ref().is_some_and(|regime| {
-                regime.mode == Mode::ActivePassive && regime.transition.is_none()
-            });
+            let one_primary = shadow
+                .regime
+                .as_ref()
+                .is_some_and(|regime| regime.mode == Mode::ActivePassive && regime.transition.is_none());
             let shown = self.shown.entry(*timeline).or_insert(0);
             if timeline.region == region || sealed || !one_primary {
                 *shown = (*shown).max(position.visible);
@@ -373,12 +376,12 @@ impl Witness for Watch {
         let state = &mut *self.lock();
         state.regions.remove(&region);
         for (dot, accepted) in &mut state.operations {
-            let elsewhere = state.regions.values().any(|shadow| {
-                shadow.positions.get(&dot.timeline).is_some_and(|position| position.seq >= dot.seq)
-            });
+            let elsewhere = state
+                .regions
+                .values()
+                .any(|shadow| shadow.positions.get(&dot.timeline).is_some_and(|position| position.seq >= dot.seq));
             // Only what was on the lost disk alone may go with it, its quarantine included.
             accepted.settled |= !elsewhere || state.quarantined.contains(dot);
         }
     }
 }
-

@@ -244,7 +244,9 @@ impl Links {
         let mut state = self.lock();
         let id = state.next_connection;
         state.next_connection += 1;
-        state.connections.insert(id, Connection { from, to, dead_out: false, dead_in: false, reset: false, waker: None });
+        state
+            .connections
+            .insert(id, Connection { from, to, dead_out: false, dead_in: false, reset: false, waker: None });
         id
     }
 
@@ -384,8 +386,8 @@ impl Links {
             link.flap = None;
         }
         let is_cut = link.is_cut(now_ns);
-        link.cut_since_ns = (link.current.state == LinkState::Cut && link.flap.is_none())
-            .then(|| link.cut_since_ns.unwrap_or(now_ns));
+        link.cut_since_ns =
+            (link.current.state == LinkState::Cut && link.flap.is_none()).then(|| link.cut_since_ns.unwrap_or(now_ns));
         if was_cut && !is_cut {
             link.restored_ns = now_ns;
         }

@@ -11,8 +11,8 @@ use futures::stream::FuturesUnordered;
 use http::{HeaderMap, Method, Request};
 use longhaul_core::ids::LocationName;
 use longhaul_core::link::{LinkPatch, LinkState};
-use longhaul_core::regime::{Mode, Regime};
 use longhaul_core::plan::Workload;
+use longhaul_core::regime::{Mode, Regime};
 use longhaul_core::topology::{Location, LocationKind, Topology};
 use longhaul_http::client::{CallError, HttpClient};
 use longhaul_http::clock::Clock;
@@ -95,7 +95,13 @@ impl Operator {
             .map(|change| format!("I13: {} {} ({}) never ended", change.region, change.kind, change.reason))
             .collect();
         let findings: Findings = self
-            .ask(Method::POST, &address(USERS), &run_judge_path(&started.id), Some(&self.circumstances(changes)), LIVENESS * 5)
+            .ask(
+                Method::POST,
+                &address(USERS),
+                &run_judge_path(&started.id),
+                Some(&self.circumstances(changes)),
+                LIVENESS * 5,
+            )
             .await
             .map_err(|error| format!("the run cannot be judged: {error}"))?;
         self.seen.findings = Some(findings);

@@ -121,7 +121,7 @@ pub(crate) struct Schedule {
 }
 
 /// Users go on for this long after everything has healed.
-pub(crate) const AFTER_HEAL_MS: u64 = 15_000;
+pub(crate) const AFTER_HEAL_MS: u64 = 8_000;
 
 const MODES: [Mode; 3] = [Mode::ActivePassive, Mode::ActiveActive, Mode::RegionalIsolation];
 const DURABILITIES: [Durability; 4] = [Durability::Local, Durability::Semi(1), Durability::Semi(1), Durability::Sync];
@@ -213,7 +213,7 @@ impl Schedule {
         let mode = *pick(rng, &[Mode::ActivePassive, Mode::ActivePassive, Mode::ActiveActive, Mode::RegionalIsolation]);
         let durability = if mode == Mode::ActivePassive { *pick(rng, &DURABILITIES) } else { Durability::Local };
         let primary = RegionId(rng.random_range(1..=places.regions.len() as u16));
-        let heal_ms = rng.random_range(15_000..35_000);
+        let heal_ms = rng.random_range(8_000..24_000);
         let count = rng.random_range(2..8);
         let mut faults = Vec::with_capacity(count);
         let mut disk_loss = rng.random_bool(0.15);
@@ -224,9 +224,10 @@ impl Schedule {
             // Some faults in quick succession: two at once are what protocols are worst at.
             let at_ms = match faults.last() {
                 Some(Planned { at_ms, .. }) if rng.random_bool(0.35) => at_ms + rng.random_range(0..1500),
-                _ => rng.random_range(500..heal_ms - 1000),
+                _ => rng.random_range(300..heal_ms - 1000),
             };
-            let length_ms = if rng.random_bool(0.3) { rng.random_range(50..1500) } else { rng.random_range(1500..12_000) };
+            let length_ms =
+                if rng.random_bool(0.3) { rng.random_range(50..1500) } else { rng.random_range(1500..9_000) };
             faults.push(Planned { at_ms, until_ms: (at_ms + length_ms).min(heal_ms), fault });
         }
         faults.sort_by_key(|planned| planned.at_ms);

@@ -18,10 +18,10 @@ use longhaul_core::vector::VersionVector;
 use longhaul_http::client::HttpClient;
 use longhaul_http::clock::SharedClock;
 use longhaul_http::trace::TraceIds;
+use longhaul_http::watch;
 use longhaul_http::wire::regime::ChangeStatus;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use longhaul_http::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
