@@ -1,8 +1,10 @@
 //! Drills in virtual time: the same engine, the same report.
 
 use longhaul_core::plan::{Action, DrillPlan, Step};
+use longhaul_core::regime::Durability;
 use longhaul_core::report::Verdict;
 use longhaul_core::topology::Topology;
+use longhaul_simulation::distribution::Collection;
 use longhaul_simulation::run_drill;
 
 fn topology() -> Topology {
@@ -46,5 +48,21 @@ fn a_clock_that_was_behind_and_is_set_right_does_not_stop_the_primary() {
         let late = seconds.iter().filter(|point| point.second >= 11);
         let (writes, ok) = late.fold((0, 0), |(writes, ok), point| (writes + point.writes, ok + point.writes_ok));
         assert!(writes > 0 && ok == writes, "{edge}: {ok} of {writes} writes\n{}", drill.timeline.text());
+    }
+}
+
+#[test]
+#[ignore = "prints figures for docs/simulation.md; proves nothing"]
+fn figures_of_region_loss_by_durability() {
+    for durability in [Durability::Local, Durability::Semi(1), Durability::Sync] {
+        let mut all = Collection::default();
+        for seed in 0..10 {
+            let mut plan = DrillPlan::shipped("region-loss").unwrap().unwrap();
+            (plan.seed, plan.regime.durability) = (seed, durability);
+            let drill = run_drill(&topology(), &plan).unwrap();
+            all.add(seed, drill.report, drill.virtual_time.as_secs_f64());
+        }
+        let report = all.report("region-loss", "three-continents", durability.to_string(), None);
+        println!("{}\n{:?}\n{:#?}", report.regime, report.verdicts, report.distributions);
     }
 }

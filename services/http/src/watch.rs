@@ -3,6 +3,7 @@
 //! The same calls as `tokio::sync::watch`, whose waiters are woken in an order drawn at random; then one seed of the
 //! simulated world would have many histories.
 
+use std::ops::Deref;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -10,7 +11,16 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::Notify;
 
 /// A look at the value; nobody can change it meanwhile, so it must not be held across an await.
-pub type Ref<'a, T> = RwLockReadGuard<'a, T>;
+#[derive(Debug)]
+pub struct Ref<'a, T>(RwLockReadGuard<'a, T>);
+
+impl<T> Deref for Ref<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
 
 /// The sender is gone; the value stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +37,7 @@ struct Shared<T> {
 
 impl<T> Shared<T> {
     fn look(&self) -> Ref<'_, T> {
-        self.value.read().unwrap_or_else(PoisonError::into_inner)
+        Ref(self.value.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
