@@ -16,7 +16,7 @@ use longhaul_http::clock::SharedClock;
 use longhaul_http::net::SharedNet;
 use longhaul_http::serve::serve;
 use longhaul_region::RegionConfig;
-use longhaul_region::config::{Genesis, Timings};
+use longhaul_region::config::{Genesis, StoreConfig, Timings};
 use longhaul_traffic::TrafficConfig;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -278,9 +278,10 @@ fn region_config(config: &WorldConfig, location: &Location, seed: u64) -> Result
         region,
         regions: topology.regions().map(|(id, name)| (id, name.clone())).collect(),
         listen: listen(PORT),
-        data_dir: None,
+        advertise: None,
+        store: StoreConfig::Memory,
         topology_fingerprint: topology.fingerprint.clone(),
-        peers: others.map(|(id, name)| (id, address(name.as_str()))).collect(),
+        peers: others.map(|(id, name)| (id, address(name.as_str()).into())).collect(),
         genesis: Genesis { mode: config.mode, primary: config.primary, durability: config.durability },
         seed,
         session_secret: "simulated".to_owned(),
