@@ -5,7 +5,6 @@
 //! region in any world: the seams are the network, the clock and the store.
 
 pub mod anti_entropy;
-mod clock_watch;
 pub mod config;
 pub mod failpoint;
 pub mod handlers;

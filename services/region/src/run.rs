@@ -17,7 +17,7 @@ use crate::state::{Blocker, Parts, Region, SharedStore, Tenure};
 use crate::store::StoreError;
 use crate::writer::recover::recover;
 use crate::writer::{Writer, WriterHandle};
-use crate::{anti_entropy, clock_watch, handlers, housekeeping, regime, replicator, returning};
+use crate::{anti_entropy, handlers, housekeeping, regime, replicator, returning};
 
 /// The seams of a region.
 pub struct Deps {
@@ -124,7 +124,6 @@ pub(crate) async fn start(
     housekeeping::start(&region);
     anti_entropy::start(&region);
     returning::start(&region);
-    clock_watch::start(&region);
     region.block(Blocker::Starting, false);
     let router = handlers::router(&region, &role);
     Ok(Running { region, router, writing, stop_writer })

@@ -82,12 +82,10 @@ impl Conversation {
         let theirs = heartbeat.positions.iter().filter(|(timeline, _)| timeline.region == self.peer);
         let behind = theirs.clone().any(|(timeline, position)| region.position(*timeline).seq < position.seq);
         region.peers.heard(heartbeat, boot_ns);
-        let base_ns = i64::try_from(wall_ns).unwrap_or(i64::MAX).saturating_sub_unsigned(boot_ns);
         region.peers.update(self.peer, |state| {
             if let Some((round_trip_ns, offset_ns)) = sample {
                 state.round_trip_ns = Some(round_trip_ns);
                 state.clock_offset_ns = Some(offset_ns);
-                state.clock_base_ns = Some(base_ns);
             }
             state.behind_since_ns = if behind { state.behind_since_ns.or(Some(boot_ns)) } else { None };
         });

@@ -38,8 +38,6 @@ pub struct PeerState {
     pub stopped: Option<String>,
     /// Estimated offset of its wall clock against this one, nanoseconds.
     pub clock_offset_ns: Option<i64>,
-    /// This region's wall clock minus its boot clock when that was estimated, nanoseconds.
-    pub clock_base_ns: Option<i64>,
     /// Round trip, nanoseconds.
     pub round_trip_ns: Option<u64>,
     /// When this region first saw that it lacks operations of the peer's own timeline, boot nanoseconds; absent while
