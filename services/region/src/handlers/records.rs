@@ -170,7 +170,13 @@ async fn read(
         reading::parse(region, home, &id, headers).map_err(|(code, detail)| refuse(code, detail))?;
     let regime = region.regime();
     admit(region, &regime, &key, consistency).map_err(|refusal| gate_problem(region, refusal, trace))?;
-    if consistency == Consistency::Session
+    // Where no region is the primary, asking for its newest value is still asking for a session's.
+    let of_session = match consistency {
+        Consistency::Eventual => false,
+        Consistency::Session => true,
+        Consistency::Primary => regime.mode != Mode::ActivePassive,
+    };
+    if of_session
         && let Some(token) = &token
     {
         catch_up(region, &regime, token, trace).await?;
