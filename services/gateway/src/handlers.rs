@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
@@ -120,7 +121,13 @@ async fn record(
     let method = request.method().clone();
     let answer = async {
         match accept(&gateway, &home, trace, request).await {
-            Ok(exchange) => gateway.forward(&exchange).await.map(Body::from),
+            Ok(exchange) => {
+                let mut answer = gateway.forward(&exchange).await.map(Body::from);
+                if exchange.kept.load(Ordering::Relaxed) {
+                    answer.extensions_mut().insert(trace::Kept);
+                }
+                answer
+            }
             Err(problem) => {
                 let trace_id = Some(trace::trace_id_text(trace));
                 Problem { trace_id, ..problem }.into_response()
@@ -128,7 +135,17 @@ async fn record(
         }
     };
     // No id of the record: under regional isolation traces cross borders that records must not.
-    let span = tracing::debug_span!("gateway.request", http.request.method = %method, longhaul.home = home);
+    let span = if trace::records(trace) {
+        tracing::debug_span!(
+            "gateway.request",
+            http.request.method = %method,
+            longhaul.home = home,
+            longhaul.epoch = tracing::field::Empty,
+            longhaul.candidates = tracing::field::Empty,
+        )
+    } else {
+        tracing::Span::none()
+    };
     answer.instrument(span).await
 }
 
@@ -160,6 +177,8 @@ async fn accept(gateway: &Gateway, home: &str, trace: TraceContext, request: Req
         home,
         deadline: arrival + wait,
         trace,
+        sent: AtomicU32::new(0),
+        kept: AtomicBool::new(false),
     };
     exchange.prepare(|| gateway.random_bytes());
     Ok(exchange)

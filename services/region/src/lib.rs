@@ -14,6 +14,7 @@ pub mod regime;
 pub mod replicator;
 mod returning;
 pub mod run;
+mod spans;
 pub mod state;
 pub mod store;
 pub mod writer;

@@ -98,6 +98,12 @@ impl DrillBook {
         });
     }
 
+    /// Whether a drill is under way.
+    pub(crate) fn is_running(&self) -> bool {
+        let drills = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drills.iter().any(|drill| !drill.phase.is_over())
+    }
+
     /// What clients saw of a regime change, if a drill measured it.
     pub(crate) fn measured(&self, change: &str) -> Option<MeasuredChange> {
         let drills = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,6 +5,7 @@ mod drill;
 mod openapi;
 mod target;
 mod topology;
+pub(crate) mod trace;
 mod up;
 
 use crate::cli::Command;
@@ -18,6 +19,7 @@ pub(crate) async fn run(command: Command) -> Outcome {
         Command::Drill { plan, args } => drill::run(&plan, args).await,
         Command::Compare { plan, args } => compare::run(&plan, args).await,
         Command::Topology(command) => topology::run(command),
+        Command::Trace(args) => trace::run(&args),
         Command::Openapi { out } => openapi::run(&out),
         Command::Region(args) => roles::region(&args).await,
         Command::Gateway(args) => roles::gateway(&args).await,

@@ -26,6 +26,8 @@ use super::layout::Layout;
 use super::stores::Stores;
 use super::world::EmbeddedWorld;
 use crate::control_api;
+use crate::commands::trace::SPANS_FOLDER;
+use crate::telemetry;
 
 /// How long all roles may take to get ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -55,6 +57,8 @@ pub(crate) struct Start {
     pub(crate) database_url: Option<String>,
     /// Where traces go.
     pub(crate) otlp: Option<String>,
+    /// Where Jaeger's pages are.
+    pub(crate) jaeger: Option<String>,
 }
 
 /// A running testbed.
@@ -128,7 +132,9 @@ impl Testbed {
             session_secret: data.session_secret().to_owned(),
         };
         let child = |name: &str, role: &'static str, config: &dyn Fn() -> Result<serde_json::Value, String>| {
-            let file = RoleFile { role: config()?, otlp: start.otlp.clone(), location: name.to_owned() };
+            let spans = data.join(&format!("{SPANS_FOLDER}/{name}.jsonl"));
+            let file =
+                RoleFile { role: config()?, otlp: start.otlp.clone(), spans: Some(spans), location: name.to_owned() };
             let path = write(&data, name, &file)?;
             Ok::<_, String>(Arc::new(Child::new(name, role, path, data.join(&format!("logs/{name}.log")))))
         };
@@ -156,7 +162,11 @@ impl Testbed {
         let world =
             EmbeddedWorld::new(start.topology.clone(), layout.clone(), by_name, HttpClient::new(net.clone()), up);
         let deps = Deps { net, clock: Arc::new(SystemClock::default()), world: Arc::new(world) };
-        let config = ControlConfig::new(start.topology.clone(), start.seed, env!("CARGO_PKG_VERSION"));
+        let config = ControlConfig {
+            jaeger: start.jaeger.clone(),
+            ..ControlConfig::new(start.topology.clone(), start.seed, env!("CARGO_PKG_VERSION"))
+        };
+        telemetry::write_spans_to(Some(data.join(&format!("{SPANS_FOLDER}/control.jsonl"))));
         let control = Control::start(deps, config);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(control_api::serve(control.clone(), listener, layout.control.clone(), is_up, stop.clone()));
@@ -215,6 +225,8 @@ impl Testbed {
         futures::future::join_all(links.iter().map(|child| child.stop())).await;
         self.tasks.close();
         self.tasks.wait().await;
+        telemetry::flush().await;
+        telemetry::write_spans_to(None);
     }
 
     fn keep_logs(&self) -> String {
@@ -223,11 +235,18 @@ impl Testbed {
 
     /// Stops everything: no process and no port is left. A temporary folder goes, too.
     pub(crate) async fn stop(self) {
+        self.stop_after(|_| ()).await;
+    }
+
+    /// The same, and reads something out of the folder before it goes, when everybody has written what there was.
+    pub(crate) async fn stop_after<T>(self, read: impl FnOnce(&Path) -> T) -> T {
         self.halt().await;
+        let read = read(self.data.path());
         if self.data.is_temporary() {
             self.stores.discard().await;
         }
         self.data.discard();
+        read
     }
 
     /// Stops everything and keeps the folder; answers where the logs are.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use longhaul_http::metrics::Histogram;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -70,4 +72,15 @@ counters! {
     tombstones_collected;
     /// Streams opened to peers.
     streams_opened;
+}
+
+/// How long things take, as distributions.
+#[derive(Debug, Default)]
+pub struct Timings {
+    /// A transaction of the store.
+    pub commit: Histogram,
+    /// A read of the store that the cache did not answer.
+    pub read: Histogram,
+    /// From a write's commit until its client is told, where its durability needs followers.
+    pub ack_wait: Histogram,
 }

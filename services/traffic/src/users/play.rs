@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhaul_core::limits::USERS_IN_FLIGHT_MAX;
+use longhaul_core::operation::TraceContext;
 use longhaul_core::plan::Workload;
 use longhaul_http::client::HttpClient;
 use longhaul_http::clock::SharedClock;
+use longhaul_http::trace::{TraceIds, anchored};
 use longhaul_http::wire::traffic::EdgeTarget;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
@@ -22,6 +24,23 @@ use crate::ledger::{Consistency, Entry, Outcome};
 use crate::value::Observed;
 use crate::workload::{EdgeStream, Key, PlannedOperation, Population};
 
+/// Where the traces of operations come from.
+#[derive(Clone)]
+pub(crate) struct Traces {
+    /// Draws them.
+    pub(crate) ids: TraceIds,
+    /// Whether all are kept, whatever the process's policy says: those of a measured run.
+    pub(crate) all: bool,
+}
+
+impl Traces {
+    /// The root of an operation's trace.
+    pub(crate) fn draw(&self) -> TraceContext {
+        let drawn = if self.all { self.ids.root() } else { self.ids.request() };
+        TraceContext { flags: drawn.flags, ..anchored(drawn.trace_id) }
+    }
+}
+
 /// Everything that the users of a run share.
 pub(crate) struct Cast {
     pub(super) client: HttpClient,
@@ -34,6 +53,7 @@ pub(crate) struct Cast {
     pub(super) consistency: Consistency,
     pub(super) seed: u64,
     pub(super) sessions: Vec<Vec<Session>>,
+    pub(super) traces: Traces,
     regions: BTreeMap<String, u16>,
     live: Vec<Live>,
 }
@@ -48,6 +68,7 @@ impl Cast {
         regions: &[String],
         workload: Workload,
         seed: u64,
+        traces: Traces,
     ) -> Self {
         let run = RunKey::new(run_key);
         let sessions = |_| (0..workload.sessions_per_edge).map(|_| Session::default()).collect();
@@ -64,6 +85,7 @@ impl Cast {
             edges,
             workload,
             seed,
+            traces,
         }
     }
 
@@ -96,6 +118,10 @@ impl Cast {
     /// The stream of an edge.
     pub(crate) fn stream(&self, edge: usize, warm_up_s: f64, seconds: Option<f64>) -> EdgeStream {
         EdgeStream::new(&self.workload, &self.population, edge, self.seed, warm_up_s, seconds)
+    }
+
+    pub(super) fn region_name(&self, index: u16) -> Option<&str> {
+        self.regions.iter().find(|(_, known)| **known == index).map(|(name, _)| name.as_str())
     }
 
     pub(super) fn region_index(&self, name: &str) -> Option<u16> {
