@@ -16,6 +16,7 @@ mod faults;
 mod ids;
 mod jaeger;
 mod links;
+mod metrics;
 mod regime;
 mod regions;
 mod spans;

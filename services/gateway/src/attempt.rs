@@ -107,6 +107,7 @@ impl Gateway {
         }
         .instrument(span.clone())
         .await;
+        region.durations.record(begun.elapsed());
         if recorded {
             tell(&span, &outcome);
         } else if matters(&outcome, begun.elapsed()) {

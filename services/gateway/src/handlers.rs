@@ -1,7 +1,6 @@
 //! The endpoints. Each one reads its request, asks the gateway and writes the answer.
 #![expect(clippy::result_large_err, reason = "a problem is built once, on its way out to the user")]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -15,6 +14,7 @@ use longhaul_core::limits::{GATEWAY_REQUESTS_MAX, REQUEST_DEADLINE, VALUE_BYTES_
 use longhaul_core::operation::TraceContext;
 use longhaul_core::regime::Regime;
 use longhaul_core::routing::{self, Access, Consistency};
+use longhaul_http::metrics;
 use longhaul_http::problem::Problem;
 use longhaul_http::trace;
 use longhaul_http::wire::gateway::{DEADLINE_MS, GatewayStatus, Resolved};
@@ -23,7 +23,6 @@ use serde::Deserialize;
 use tokio::time::{Duration, Instant};
 use tracing::Instrument;
 
-use crate::counters;
 use crate::exchange::Exchange;
 use crate::gateway::Gateway;
 
@@ -338,8 +337,5 @@ pub(crate) async fn readyz(State(gateway): Shared) -> Result<&'static str, Probl
     responses((status = 200, description = "Text exposition format", body = String, content_type = "text/plain"))
 )]
 pub(crate) async fn metrics(State(gateway): Shared) -> Response {
-    let openings: BTreeMap<_, _> =
-        gateway.regions.values().map(|region| (region.name.clone(), region.breaker_openings())).collect();
-    let text = counters::exposition(&gateway.status(), &openings);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text_with(gateway.as_ref())).into_response()
 }

@@ -10,6 +10,7 @@ pub mod failpoint;
 pub mod handlers;
 pub mod housekeeping;
 pub mod instance;
+mod metrics;
 pub mod regime;
 pub mod replicator;
 mod returning;

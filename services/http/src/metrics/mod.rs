@@ -167,10 +167,12 @@ pub fn collect() -> Page {
     page
 }
 
-/// What one source tells, as the text of `/metrics`.
-pub fn text_of(source: &impl Source) -> String {
+/// What one source tells, and how long the process's requests took, as the text of `/metrics`.
+pub fn text_with(source: &impl Source) -> String {
     let mut page = Page::default();
     source.collect(&mut page);
+    page.label([]);
+    requests().collect(&mut page);
     text(&page)
 }
 

@@ -27,9 +27,9 @@ macro_rules! counters {
         pub struct Counters { $($(#[doc = $doc])+ pub $name: Counter,)* }
 
         impl Counters {
-            /// Name, meaning and value of each.
+            /// Metric's name, meaning and value of each.
             pub fn all(&self) -> Vec<(&'static str, &'static str, u64)> {
-                vec![$((stringify!($name), concat!($($doc),+).trim_ascii(), self.$name.get())),*]
+                vec![$((concat!("longhaul.region.", stringify!($name)), concat!($($doc),+).trim_ascii(), self.$name.get())),*]
             }
         }
     };
@@ -72,6 +72,10 @@ counters! {
     tombstones_collected;
     /// Streams opened to peers.
     streams_opened;
+    /// Operations put into quarantine.
+    quarantined;
+    /// Quarantined operations that were decided about.
+    quarantine_decided;
 }
 
 /// How long things take, as distributions.

@@ -147,7 +147,7 @@ impl Performance<'_> {
             let took_ns = entry.ended_ns.saturating_sub(entry.intended_ns);
             trace::policy::is_slow_ns(took_ns) || self.kept || entry.outcome != Outcome::Ok
         };
-        if !chosen && !(trace::policy::is_recording() && matters()) {
+        if !(chosen || trace::policy::is_recording() && matters()) {
             return;
         }
         let outcome = match entry.outcome {

@@ -21,6 +21,7 @@ use super::operation::perform;
 use super::session::Session;
 use crate::canary::RunKey;
 use crate::ledger::{Consistency, Entry, Outcome};
+use crate::metrics::{EdgeFigures, users};
 use crate::value::Observed;
 use crate::workload::{EdgeStream, Key, PlannedOperation, Population};
 
@@ -56,10 +57,12 @@ pub(crate) struct Cast {
     pub(super) traces: Traces,
     regions: BTreeMap<String, u16>,
     live: Vec<Live>,
+    figures: Vec<Arc<EdgeFigures>>,
 }
 
 impl Cast {
     /// The users of `edges`. `regions` are the names of all regions in the topology's order.
+    #[expect(clippy::too_many_arguments, reason = "each is one thing that all users of a run share")]
     pub(crate) fn new(
         client: HttpClient,
         clock: SharedClock,
@@ -81,6 +84,7 @@ impl Cast {
             consistency: Consistency::parse(&workload.consistency),
             sessions: (0..edges.len()).map(sessions).collect(),
             live: edges.iter().map(|_| Live::default()).collect(),
+            figures: edges.iter().map(|edge| users().edge(&edge.name)).collect(),
             regions: regions.iter().cloned().zip(0..).collect(),
             edges,
             workload,
@@ -211,6 +215,7 @@ pub(crate) async fn play_edge(
             };
             let latency_ns = entry.ended_ns.saturating_sub(entry.intended_ns);
             cast.live[usize::from(planned.edge)].ended(entry.ended_ns, entry.outcome, latency_ns);
+            cast.figures[usize::from(planned.edge)].ended(&entry);
             if let Some(out) = out {
                 // Nobody listens any more only when the whole role is closing.
                 let _ = out.send((planned.key, entry)).await;
