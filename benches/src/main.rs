@@ -14,6 +14,7 @@ mod process;
 mod raw_postgres;
 mod raw_sqlite;
 mod relay;
+mod telemetry;
 mod writes;
 
 use std::path::PathBuf;
@@ -23,12 +24,12 @@ use clap::Parser;
 
 use figures::{Figure, table};
 
-const PARTS: [&str; 6] = ["writes", "lag", "gateway", "relay", "memory", "failover"];
+const PARTS: [&str; 7] = ["writes", "lag", "gateway", "relay", "memory", "telemetry", "failover"];
 
 /// Measures longhaul on this machine.
 #[derive(Debug, Parser)]
 struct Cli {
-    /// Parts to run: writes, lag, gateway, relay, memory, failover; all if none is named
+    /// Parts to run: writes, lag, gateway, relay, memory, telemetry, failover; all if none is named
     parts: Vec<String>,
     /// The longhaul binary
     #[arg(long)]
@@ -70,6 +71,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             "lag" => runtime.block_on(lag::measure(&cli.binary, cli.seconds)),
             "gateway" => runtime.block_on(gateway::measure(&cli.binary)),
             "relay" => runtime.block_on(relay::measure()),
+            "telemetry" => runtime.block_on(telemetry::measure(&cli.binary, cli.seconds.min(4))),
             "memory" => runtime.block_on(memory::measure(&cli.binary)),
             _ => runtime.block_on(failover::measure(cli.seeds)),
         };

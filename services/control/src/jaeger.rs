@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use longhaul_core::report::TraceLink;
 
-/// What is looked for after a drill: name, service, operation, tags, least duration.
-const SEARCHES: [(&str, &str, Option<&str>, &str, Option<&str>); 4] = [
+/// Something to look for: its name, the service, the operation, the tags, the least duration.
+type Search = (&'static str, &'static str, Option<&'static str>, &'static str, Option<&'static str>);
+
+/// What is looked for after a drill.
+const SEARCHES: [Search; 4] = [
     ("slow cross-region writes", "longhaul-traffic", Some("user write"), "{}", Some("500ms")),
     ("lost writes", "longhaul-control", None, r#"{"longhaul.lost":"true"}"#, None),
     ("retries", "longhaul-gateway", None, r#"{"http.request.resend_count":"1"}"#, None),
@@ -23,7 +26,7 @@ pub(crate) fn link(base: Option<&str>, trace_id: impl Into<String>) -> TraceLink
 pub(crate) fn searches(base: Option<&str>, from_ns: u64, to_ns: u64) -> BTreeMap<String, String> {
     let Some(base) = base else { return BTreeMap::new() };
     let base = base.trim_end_matches('/');
-    let search = |(name, service, operation, tags, least): &(&str, &str, Option<&str>, &str, Option<&str>)| {
+    let search = |(name, service, operation, tags, least): &Search| {
         let mut url =
             format!("{base}/search?service={service}&start={}&end={}&limit=100", from_ns / 1000, to_ns / 1000);
         for (key, value) in [("operation", *operation), ("tags", Some(*tags)), ("minDuration", *least)] {

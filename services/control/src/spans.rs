@@ -95,7 +95,7 @@ impl Control {
             );
         }
         for change in drill.changes {
-            self.trace_change(change, Some(drill));
+            trace_change(change, Some(drill));
         }
         let Some(report) = drill.report else { return };
         for (edge, outage) in drill.outages {
@@ -104,48 +104,6 @@ impl Control {
             self.trace_recovery(parent, edge, outage, report.rto_phases_ms.get(edge));
         }
         self.trace_lost(drill, report);
-    }
-
-    /// Records the root of a change. Without a drill nobody knows what users saw, and the times are the regions' own.
-    pub(crate) fn trace_change(&self, change: &ChangeStatus, drill: Option<&DrillTrace<'_>>) {
-        let Some(root) = root_of(change).filter(|root| records(*root)) else { return };
-        let moments = change.milestones.iter().map(|milestone| milestone.boot_ns);
-        let (Some(mut from_ns), Some(mut to_ns)) = (moments.clone().min(), moments.max()) else { return };
-        let outages: Vec<&Outage> = drill
-            .iter()
-            .flat_map(|drill| drill.outages.values())
-            .filter(|outage| outage.change.as_ref() == Some(&change.id))
-            .collect();
-        for outage in &outages {
-            from_ns = from_ns.min(outage.fault_boot_ns);
-            to_ns = to_ns.max(outage.up_boot_ns.unwrap_or(0));
-        }
-        // The figures of a run with one change are this change's; among several it is the one that ended the outage.
-        let report = drill.and_then(|drill| {
-            let its = !outages.is_empty() || (drill.outages.is_empty() && drill.changes.len() == 1);
-            drill.report.filter(|_| its)
-        });
-        let ends = outages.iter().flat_map(|outage| [&outage.first_failed, &outage.first_success]);
-        let links = links_text(ends.flatten().filter_map(|id| parse_trace_id(id)).map(anchored));
-        let links = (!links.is_empty()).then_some(links);
-        let failed = matches!(change.state, ChangeState::Aborted | ChangeState::Refused);
-        tracing::debug_span!(
-            "regime.change",
-            otel.name = %change.kind.replace('_', " "),
-            otel.status_code = failed.then_some("ERROR"),
-            longhaul.context = %Text(root),
-            longhaul.links = links,
-            longhaul.from_ns = from_ns,
-            longhaul.to_ns = to_ns,
-            longhaul.change = change.kind,
-            longhaul.epoch = change.epoch_to,
-            longhaul.from = change.from,
-            longhaul.to = change.to,
-            longhaul.reason = change.reason,
-            longhaul.rto_ms = report.and_then(worst),
-            longhaul.rpo.writes = report.map(|report| report.rpo.writes),
-            longhaul.rpo.seconds = report.map(|report| report.rpo.seconds),
-        );
     }
 
     fn trace_recovery(&self, parent: TraceContext, edge: &str, outage: &Outage, phases: Option<&Phases>) {
@@ -203,6 +161,48 @@ impl Control {
             );
         }
     }
+}
+
+/// Records the root of a change. Without a drill nobody knows what users saw, and the times are the regions' own.
+pub(crate) fn trace_change(change: &ChangeStatus, drill: Option<&DrillTrace<'_>>) {
+    let Some(root) = root_of(change).filter(|root| records(*root)) else { return };
+    let moments = change.milestones.iter().map(|milestone| milestone.boot_ns);
+    let (Some(mut from_ns), Some(mut to_ns)) = (moments.clone().min(), moments.max()) else { return };
+    let outages: Vec<&Outage> = drill
+        .iter()
+        .flat_map(|drill| drill.outages.values())
+        .filter(|outage| outage.change.as_ref() == Some(&change.id))
+        .collect();
+    for outage in &outages {
+        from_ns = from_ns.min(outage.fault_boot_ns);
+        to_ns = to_ns.max(outage.up_boot_ns.unwrap_or(0));
+    }
+    // The figures of a run with one change are this change's; among several it is the one that ended the outage.
+    let report = drill.and_then(|drill| {
+        let its = !outages.is_empty() || (drill.outages.is_empty() && drill.changes.len() == 1);
+        drill.report.filter(|_| its)
+    });
+    let ends = outages.iter().flat_map(|outage| [&outage.first_failed, &outage.first_success]);
+    let links = links_text(ends.flatten().filter_map(|id| parse_trace_id(id)).map(anchored));
+    let links = (!links.is_empty()).then_some(links);
+    let failed = matches!(change.state, ChangeState::Aborted | ChangeState::Refused);
+    tracing::debug_span!(
+        "regime.change",
+        otel.name = %change.kind.replace('_', " "),
+        otel.status_code = failed.then_some("ERROR"),
+        longhaul.context = %Text(root),
+        longhaul.links = links,
+        longhaul.from_ns = from_ns,
+        longhaul.to_ns = to_ns,
+        longhaul.change = change.kind,
+        longhaul.epoch = change.epoch_to,
+        longhaul.from = change.from,
+        longhaul.to = change.to,
+        longhaul.reason = change.reason,
+        longhaul.rto_ms = report.and_then(worst),
+        longhaul.rpo.writes = report.map(|report| report.rpo.writes),
+        longhaul.rpo.seconds = report.map(|report| report.rpo.seconds),
+    );
 }
 
 /// The root of a change's trace.

@@ -10,6 +10,7 @@ use longhaul_http::wire::regime::{ChangeState, REGIME_PATH};
 use longhaul_http::wire::status::{RegionStatus, STATUS_PATH};
 use tokio::time::MissedTickBehavior;
 
+use crate::spans::trace_change;
 use crate::state::Control;
 
 /// Looks at the records of changes after each new epoch: the one that brought it ends a little later.
@@ -73,7 +74,7 @@ impl Seen {
         for change in control.changes().await {
             let over = change.state != ChangeState::Running;
             if over && change.kind != "membership" && self.traced.insert(change.id.clone()) && !during_drill {
-                control.trace_change(&change, None);
+                trace_change(&change, None);
             }
         }
         while self.traced.len() > CHANGES_TRACED_MAX {

@@ -81,6 +81,13 @@ pub(crate) enum Command {
         after_help = "Examples:\n  longhaul trace last-failover\n  longhaul trace last-drill --json\n  longhaul trace 0af7651916cd43dd8448eb211c80319c --from ./data"
     )]
     Trace(TraceArgs),
+    /// Write Grafana's dashboards
+    #[command(after_help = "Example:\n  longhaul dashboards --out dashboards")]
+    Dashboards {
+        /// The folder to write to
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
     /// Write the OpenAPI documents of every role
     #[command(after_help = "Example:\n  longhaul openapi --out openapi")]
     Openapi {

@@ -183,7 +183,7 @@ async fn under_telemetry(
         let seams = Seams { net: Arc::new(TokioNet), clock: Arc::new(SystemClock::default()), stop };
         serve(seams).await
     };
-    let telemetry = Telemetry { role, location, otlp, spans, filter: telemetry::ROLE };
+    let telemetry = Telemetry { role, location, otlp, spans, spans_later: false, filter: telemetry::ROLE };
     match telemetry::with(telemetry, work).await {
         Ok(()) => Outcome::Met,
         Err(reason) => Outcome::invalid(format!("{role} {location}: {reason}")),

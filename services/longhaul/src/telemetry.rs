@@ -24,8 +24,10 @@ pub(crate) struct Telemetry<'a> {
     pub(crate) location: &'a str,
     /// The base address of an OTLP endpoint, if one was given on the command line or in the role's file.
     pub(crate) otlp: Option<&'a str>,
-    /// The file that spans are written to; a command points it to its testbed's folder later.
+    /// The file that spans are written to.
     pub(crate) spans: Option<&'a Path>,
+    /// Spans will be written to a testbed's folder that is not there yet.
+    pub(crate) spans_later: bool,
     /// Which logs.
     pub(crate) filter: &'a str,
 }
@@ -33,7 +35,7 @@ pub(crate) struct Telemetry<'a> {
 impl<'a> Telemetry<'a> {
     /// Of a command for people, in whose process control runs.
     pub(crate) const fn command(otlp: Option<&'a str>) -> Self {
-        Self { role: "control", location: "control", otlp, spans: None, filter: QUIET }
+        Self { role: "control", location: "control", otlp, spans: None, spans_later: true, filter: QUIET }
     }
 }
 
@@ -99,7 +101,10 @@ fn config(
         format,
         filter: Some(get("LONGHAUL_LOG").unwrap_or_else(|| telemetry.filter.to_owned())),
         otlp: Otlp::read(telemetry.otlp, &get)?,
-        span_file: (get("LONGHAUL_SPANS").as_deref() != Some("off")).then(|| file.clone()),
+        span_file: Some(file.clone()).filter(|_| {
+            let wanted = telemetry.spans.is_some() || telemetry.spans_later;
+            wanted && get("LONGHAUL_SPANS").as_deref() != Some("off")
+        }),
         boot,
     };
     Ok((config, file))
@@ -142,7 +147,7 @@ mod tests {
     use super::*;
 
     const PLACE: Telemetry<'_> =
-        Telemetry { role: "region", location: "eu-west", otlp: None, spans: None, filter: ROLE };
+        Telemetry { role: "region", location: "eu-west", otlp: None, spans: None, spans_later: true, filter: ROLE };
 
     fn policy_of(variables: &[(&str, &str)]) -> Result<Policy, String> {
         let get = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
@@ -163,6 +168,9 @@ mod tests {
     #[test]
     fn nothing_is_recorded_where_it_would_go_nowhere() {
         assert_eq!(policy_of(&[("LONGHAUL_SPANS", "off")]).unwrap(), Policy::OFF);
+        let nowhere = Telemetry { spans_later: false, ..PLACE };
+        let (config, _) = config(&nowhere, |_| None).unwrap();
+        assert_eq!(recorded(&config, |_| None).unwrap(), Policy::OFF);
     }
 
     #[test]

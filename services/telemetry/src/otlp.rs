@@ -76,7 +76,6 @@ impl MetricPush {
         let started = now();
         #[expect(clippy::disallowed_methods, reason = "its handle is kept, and awaited at the end of the process")]
         let task = tokio::spawn(async move {
-            let _own = own;
             let resource = resource_of(&resource);
             let mut tick = tokio::time::interval(interval);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -102,6 +101,8 @@ impl MetricPush {
                     }
                 }
                 if last {
+                    // Published for as long as there is a push that tells it.
+                    drop(own);
                     return;
                 }
             }

@@ -1,6 +1,7 @@
 //! What people ask for, one file per command.
 
 mod compare;
+mod dashboards;
 mod drill;
 mod openapi;
 mod target;
@@ -19,6 +20,7 @@ pub(crate) async fn run(command: Command) -> Outcome {
         Command::Drill { plan, args } => drill::run(&plan, args).await,
         Command::Compare { plan, args } => compare::run(&plan, args).await,
         Command::Topology(command) => topology::run(command),
+        Command::Dashboards { out } => dashboards::run(&out),
         Command::Trace(args) => trace::run(&args),
         Command::Openapi { out } => openapi::run(&out),
         Command::Region(args) => roles::region(&args).await,

@@ -99,6 +99,10 @@ impl Testbed {
             data.discard();
             return Err(reason);
         }
+        if let Err(reason) = write_targets(&layout, &data) {
+            data.discard();
+            return Err(reason);
+        }
         let mut testbed = Self::assemble(start, layout, data, stores, listener)?;
         let ready = tokio::select! {
             biased;
@@ -254,6 +258,18 @@ impl Testbed {
         self.halt().await;
         self.data.join("logs")
     }
+}
+
+/// Keeps `targets.json` in the folder: where Prometheus finds every role (its file-based service discovery).
+fn write_targets(layout: &Layout, data: &DataDir) -> Result<(), String> {
+    let own = [("control", &layout.control), ("traffic", &layout.traffic), ("link", &layout.link)];
+    let services = layout.services.iter().map(|(name, address)| (name.as_str(), address));
+    let target =
+        |(name, address): (&str, &String)| serde_json::json!({"targets": [address], "labels": {"location": name}});
+    let targets: Vec<_> = own.into_iter().chain(services).map(target).collect();
+    let path = data.join("targets.json");
+    let text = serde_json::to_string_pretty(&targets).map_err(|error| error.to_string())?;
+    std::fs::write(&path, text).map_err(|error| format!("{} cannot be written: {error}", path.display()))
 }
 
 fn write<T: Serialize>(data: &DataDir, name: &str, file: &T) -> Result<PathBuf, String> {

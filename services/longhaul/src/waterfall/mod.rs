@@ -68,11 +68,7 @@ impl Waterfall {
         }
         let mut rows = Vec::new();
         let mut stack: Vec<(usize, &SpanRecord)> = Vec::new();
-        let mut push = |stack: &mut Vec<(usize, &'_ SpanRecord)>, depth: usize, of: Option<&str>| {
-            let below = children.remove(&of).unwrap_or_default();
-            stack.extend(below.into_iter().rev().map(|span| (depth, span)));
-        };
-        push(&mut stack, 0, None);
+        stack.extend(children.remove(&None).unwrap_or_default().into_iter().rev().map(|span| (0, span)));
         while let Some((depth, span)) = stack.pop() {
             rows.push(Row {
                 depth,
@@ -85,7 +81,8 @@ impl Waterfall {
                 attributes: span.attributes.clone(),
                 links: span.links.iter().map(|(trace, _)| trace.clone()).collect(),
             });
-            push(&mut stack, depth + 1, Some(&span.span_id));
+            let below = children.remove(&Some(span.span_id.as_str())).unwrap_or_default();
+            stack.extend(below.into_iter().rev().map(|span| (depth + 1, span)));
         }
         let left_out = rows.len().saturating_sub(ROWS_MAX);
         rows.truncate(ROWS_MAX);
