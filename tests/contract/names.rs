@@ -32,7 +32,8 @@ impl Written {
             let name = inside.split('"').nth(1).unwrap_or_default();
             self.spans.insert(name.to_owned());
             for word in inside.split(|c: char| c.is_whitespace() || c == ',') {
-                if word.starts_with("longhaul.") {
+                // Inside quotes it is a text, such as the name of a destination.
+                if word.starts_with("longhaul.") && !word.ends_with('"') {
                     self.attributes.insert(word.to_owned());
                 }
             }
