@@ -17,7 +17,7 @@ use longhaul_http::wire::traffic::{FaultMark, Outage};
 use crate::state::Control;
 
 /// Most lost writes with a span of their own; the report has all.
-const LOST_MAX: usize = 100;
+const LOST_MAX: usize = 50;
 
 /// What a drill's trace is made from.
 pub(crate) struct DrillTrace<'a> {
@@ -141,17 +141,14 @@ impl Control {
     }
 
     fn trace_lost(&self, drill: &DrillTrace<'_>, report: &RunReport) {
-        let ended = drill.outages.values().find_map(|outage| outage.change.as_ref());
-        let of = ended.and_then(|id| drill.changes.iter().find(|change| change.id == *id));
-        let parent = of.and_then(root_of).unwrap_or(drill.root);
         for lost in report.rpo.lost.iter().take(LOST_MAX) {
             let at_ns = (drill.start_ns as f64 + lost.acknowledged_s * 1e9).max(0.0) as u64;
             let write = lost.trace_id.as_deref().and_then(parse_trace_id).map(anchored);
             tracing::debug_span!(
                 "write.lost",
                 otel.name = "acknowledged write lost",
-                longhaul.context = %Text(self.traces.child(parent)),
-                longhaul.parent = %Text(parent),
+                longhaul.context = %Text(self.traces.child(drill.root)),
+                longhaul.parent = %Text(drill.root),
                 longhaul.links = write.map(Text).map(tracing::field::display),
                 longhaul.from_ns = at_ns,
                 longhaul.to_ns = at_ns,

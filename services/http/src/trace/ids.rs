@@ -47,7 +47,8 @@ impl TraceIds {
 pub fn derived(context: TraceContext, number: u16) -> TraceContext {
     // SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014): a bijection, so that
     // different numbers give different spans.
-    let mut z = u64::from_be_bytes(context.span_id).wrapping_add(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(u64::from(number) + 1));
+    let mut z =
+        u64::from_be_bytes(context.span_id).wrapping_add(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(u64::from(number) + 1));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^= z >> 31;
