@@ -25,8 +25,8 @@ use super::data::DataDir;
 use super::layout::Layout;
 use super::stores::Stores;
 use super::world::EmbeddedWorld;
-use crate::control_api;
 use crate::commands::trace::SPANS_FOLDER;
+use crate::control_api;
 use crate::telemetry;
 
 /// How long all roles may take to get ready.
