@@ -15,6 +15,7 @@ mod raw_postgres;
 mod raw_sqlite;
 mod relay;
 mod sim;
+mod telemetry;
 mod writes;
 
 use std::path::PathBuf;
@@ -24,12 +25,12 @@ use clap::Parser;
 
 use figures::{Figure, table};
 
-const PARTS: [&str; 7] = ["writes", "lag", "gateway", "relay", "memory", "failover", "sim"];
+const PARTS: [&str; 8] = ["writes", "lag", "gateway", "relay", "memory", "telemetry", "failover", "sim"];
 
 /// Measures longhaul on this machine.
 #[derive(Debug, Parser)]
 struct Cli {
-    /// Parts to run: writes, lag, gateway, relay, memory, failover, sim; all if none is named
+    /// Parts to run: writes, lag, gateway, relay, memory, telemetry, failover, sim; all if none is named
     parts: Vec<String>,
     /// The longhaul binary
     #[arg(long)]
@@ -71,6 +72,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             "lag" => runtime.block_on(lag::measure(&cli.binary, cli.seconds)),
             "gateway" => runtime.block_on(gateway::measure(&cli.binary)),
             "relay" => runtime.block_on(relay::measure()),
+            "telemetry" => runtime.block_on(telemetry::measure(&cli.binary, cli.seconds.min(4))),
             "memory" => runtime.block_on(memory::measure(&cli.binary)),
             "sim" => sim::measure(),
             _ => runtime.block_on(failover::measure(cli.seeds)),

@@ -29,14 +29,29 @@ impl Role {
         address: &str,
         config: &impl Serialize,
     ) -> anyhow::Result<Self> {
+        // Without a file of spans, nothing is traced.
+        Self::start_with(binary, role, folder, address, config, &[], None).await
+    }
+
+    /// The same with variables of the environment, and a file of spans.
+    pub(crate) async fn start_with(
+        binary: &Path,
+        role: &str,
+        folder: &Path,
+        address: &str,
+        config: &impl Serialize,
+        environment: &[(&str, &str)],
+        spans: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         let file = folder.join(format!("{role}-{}.json", address.replace(':', "-")));
-        let document = serde_json::json!({ "role": config, "location": "bench" });
+        let document = serde_json::json!({ "role": config, "location": "bench", "spans": spans });
         std::fs::write(&file, serde_json::to_vec(&document)?)?;
         let log = file.with_extension("log");
         let child = Command::new(binary)
             .arg(role)
             .arg("--config")
             .arg(&file)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log)?)

@@ -7,10 +7,12 @@ use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use bytes::Bytes;
-use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use http::{HeaderName, StatusCode};
 use longhaul_core::error_code::ErrorCode;
 use longhaul_core::link::LinkPatch;
 use longhaul_http::clock::SharedClock;
+use longhaul_http::metrics;
 use longhaul_http::net::{Listener, SharedNet};
 use longhaul_http::problem::Problem;
 use longhaul_http::wire::links::{LINK_BYTES_PATH, LINK_PATH, LINKS_PATH, LINKS_RESET_PATH, LinkBytesView, LinkView};
@@ -113,6 +115,7 @@ pub async fn run(deps: Deps, listener: Listener, shutdown: CancellationToken) ->
     let stop = shutdown.child_token();
     let relay = Relay::start(deps.net, deps.clock, deps.relay, stop.clone()).await?;
     let links = Arc::new(Links::Relay(relay));
+    metrics::publish(&links);
     let served = longhaul_http::serve::serve(listener, router(links.clone(), deps.token), shutdown).await;
     stop.cancel();
     links.join().await;
@@ -122,7 +125,7 @@ pub async fn run(deps: Deps, listener: Listener, shutdown: CancellationToken) ->
 #[derive(OpenApi)]
 #[openapi(
     info(title = "longhaul link", description = "Links between locations, and changing them while traffic flows."),
-    paths(list, show, change, reset_to_declared, bytes)
+    paths(list, show, change, reset_to_declared, bytes, figures)
 )]
 struct Document;
 
@@ -140,6 +143,7 @@ pub fn router(links: Arc<Links>, token: Option<String>) -> Router {
         .route(LINK_BYTES_PATH, get(bytes))
         .layer(middleware::from_fn_with_state(token, longhaul_http::auth::require_token))
         .route("/healthz", get(async || StatusCode::NO_CONTENT))
+        .route("/metrics", get(figures))
         .with_state(links)
 }
 
@@ -184,6 +188,12 @@ async fn reset_to_declared(State(links): State<Arc<Links>>) -> Result<Json<Vec<L
 #[utoipa::path(get, path = LINK_BYTES_PATH, responses((status = 200, body = Vec<LinkBytesView>)))]
 async fn bytes(State(links): State<Arc<Links>>) -> Json<Vec<LinkBytesView>> {
     Json(links.bytes().await)
+}
+
+/// Every figure of the links in Prometheus' text format.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, body = String, content_type = "text/plain")))]
+async fn figures(State(links): State<Arc<Links>>) -> ([(HeaderName, &'static str); 1], String) {
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text_with(links.as_ref()))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "an adapter for map_err")]

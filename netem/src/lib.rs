@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod certificate;
 pub mod conformance;
+mod metrics;
 pub mod plan;
 pub mod probe;
 pub mod relay;

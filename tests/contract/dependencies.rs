@@ -51,6 +51,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("opentelemetry", &["longhaul-telemetry"]),
     ("tracing-opentelemetry", &["longhaul-telemetry"]),
     ("tracing-subscriber", &["longhaul-telemetry"]),
+    ("tonic", &["longhaul-telemetry"]),
     ("clap", &["longhaul", "longhaul-bench"]),
     ("turmoil", &["longhaul-simulation"]),
 ];

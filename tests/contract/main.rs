@@ -4,6 +4,7 @@ mod bad_input;
 mod dependencies;
 mod documents;
 mod features;
+mod names;
 mod reliability;
 mod sources;
 

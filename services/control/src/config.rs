@@ -28,6 +28,8 @@ pub struct ControlConfig {
     pub seed: u64,
     /// The token that requests must carry; none on loopback.
     pub token: Option<String>,
+    /// Where Jaeger's pages are, for the addresses of traces; none if there is no Jaeger.
+    pub jaeger: Option<String>,
     /// The version of the program, for reports.
     pub version: String,
     /// US dollars for a gigabyte (10^9 bytes) that leaves a location, by the name of the location.
@@ -47,6 +49,7 @@ impl ControlConfig {
             topology,
             seed,
             token: None,
+            jaeger: None,
             version: version.into(),
             usd_per_gb: std::collections::BTreeMap::new(),
             usd_per_gb_default: USD_PER_GB_DEFAULT,

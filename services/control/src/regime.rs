@@ -177,7 +177,7 @@ fn target(regime: &Regime, change: &RegimeChange, wanted: Option<RegionId>) -> R
 
 /// One record of each change: the one that knows most (ended before running, more milestones before fewer), with the
 /// milestones of all.
-fn join_changes(records: Vec<ChangeStatus>) -> Vec<ChangeStatus> {
+pub(crate) fn join_changes(records: Vec<ChangeStatus>) -> Vec<ChangeStatus> {
     let mut joined: BTreeMap<String, ChangeStatus> = BTreeMap::new();
     for record in records {
         match joined.get_mut(&record.id) {

@@ -51,6 +51,7 @@ impl Control {
             stop: CancellationToken::new(),
             config,
         });
+        longhaul_http::metrics::publish(&control);
         control.tasks.spawn(watch::watch(control.clone()));
         control
     }

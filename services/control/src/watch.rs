@@ -1,21 +1,31 @@
 //! The watch: looks at every region again and again, and turns what changed into events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use longhaul_core::limits::WATCH_INTERVAL;
 use longhaul_core::regime::Regime;
 use longhaul_http::wire::control::{EventKind, RegimeView};
-use longhaul_http::wire::regime::REGIME_PATH;
+use longhaul_http::wire::regime::{ChangeState, REGIME_PATH};
 use longhaul_http::wire::status::{RegionStatus, STATUS_PATH};
 use tokio::time::MissedTickBehavior;
 
+use crate::spans::trace_change;
 use crate::state::Control;
+
+/// Looks at the records of changes after each new epoch: the one that brought it ends a little later.
+const CHANGE_LOOKS: u32 = 12;
+/// Most changes that are remembered as traced (regions keep fewer).
+const CHANGES_TRACED_MAX: usize = 2048;
 
 /// What was seen last.
 #[derive(Default)]
 struct Seen {
     epoch: u64,
+    /// Looks that are left to find the record of the change that brought the last epoch.
+    looks: u32,
+    /// Changes whose traces have their roots.
+    traced: BTreeSet<String>,
     roles: BTreeMap<String, Option<String>>,
 }
 
@@ -48,11 +58,30 @@ pub(crate) async fn watch(control: Arc<Control>) {
             && let Some(text) = seen.regime(&RegimeView::new(&regime, &control.config.topology))
         {
             control.events.record(EventKind::Regime, None, text);
+            seen.looks = CHANGE_LOOKS;
+        }
+        if seen.looks > 0 {
+            seen.looks -= 1;
+            seen.trace(&control).await;
         }
     }
 }
 
 impl Seen {
+    /// Records the roots of changes that have ended. During a drill that is the drill's, which knows what users saw.
+    async fn trace(&mut self, control: &Control) {
+        let during_drill = control.drills.is_running();
+        for change in control.changes().await {
+            let over = change.state != ChangeState::Running;
+            if over && change.kind != "membership" && self.traced.insert(change.id.clone()) && !during_drill {
+                trace_change(&change, None);
+            }
+        }
+        while self.traced.len() > CHANGES_TRACED_MAX {
+            self.traced.pop_first();
+        }
+    }
+
     fn roles(&mut self, now: BTreeMap<String, Option<String>>) -> Vec<(EventKind, String, String)> {
         let mut events = Vec::new();
         for (region, role) in &now {

@@ -86,6 +86,9 @@ pub struct LostWrite {
     pub acknowledged_s: f64,
     /// Whether it lies in a quarantine, so that a person can bring it back.
     pub quarantined: bool,
+    /// The trace of the operation, 32 hexadecimal digits.
+    #[serde(default)]
+    pub trace_id: Option<String>,
 }
 
 /// Recovery point: what was acknowledged and is gone.
@@ -217,6 +220,31 @@ pub struct LinkBytes {
     pub usd: f64,
 }
 
+/// A trace, and where to look at it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TraceLink {
+    /// 32 hexadecimal digits.
+    pub trace_id: String,
+    /// Its address in Jaeger, if there is one.
+    #[serde(default)]
+    pub url: Option<String>,
+}
+
+/// Where the traces of a run are.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct TraceLinks {
+    /// The drill: its phases and faults.
+    pub drill: Option<TraceLink>,
+    /// The change of the regime that ended the worst outage of writes, with its phases; absent if there was none.
+    pub failover: Option<TraceLink>,
+    /// The first request that failed in it.
+    pub first_failed: Option<TraceLink>,
+    /// The first request that succeeded after it.
+    pub first_success: Option<TraceLink>,
+    /// Ready searches in Jaeger, by what they show.
+    pub searches: BTreeMap<String, String>,
+}
+
 /// One run of a plan in one mode and durability.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RunReport {
@@ -296,6 +324,9 @@ pub struct RunReport {
     pub marks: Vec<Mark>,
     /// The trace of the drill, 32 hexadecimal digits.
     pub trace_id: Option<String>,
+    /// Traces and ready searches.
+    #[serde(default)]
+    pub traces: TraceLinks,
 }
 
 /// The same plan, seed and workload in several modes.

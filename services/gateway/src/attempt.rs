@@ -4,19 +4,22 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
 use longhaul_core::error_code::{Effect, ErrorCode};
 use longhaul_core::limits::SESSION_WAIT;
+use longhaul_core::operation::TraceContext;
 use longhaul_core::routing::{Access, Consistency, Writer, writer};
 use longhaul_http::client::CallError;
 use longhaul_http::problem::Problem;
-use longhaul_http::trace;
+use longhaul_http::trace::{self, policy};
 use longhaul_http::wire::records::EPOCH;
 use tokio::time::Instant;
 use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::exchange::Exchange;
 use crate::gateway::Gateway;
@@ -62,13 +65,10 @@ impl Gateway {
     /// Sends the request to a region and waits at most `limit`.
     pub(crate) async fn attempt(&self, exchange: &Exchange, region: &Arc<Region>, limit: Duration) -> Outcome {
         let context = self.ids.child(exchange.trace);
-        let span = tracing::debug_span!(
-            "gateway.attempt",
-            otel.kind = "client",
-            longhaul.context = %trace::Text(context),
-            longhaul.region = region.name,
-            longhaul.code = tracing::field::Empty,
-        );
+        let begun = Instant::now();
+        let resent = exchange.sent.fetch_add(1, Ordering::Relaxed);
+        let recorded = trace::records(context);
+        let span = if recorded { attempt_span(exchange, region, context, None, resent) } else { tracing::Span::none() };
         let outcome = async {
             let start = Instant::now();
             let permit = match region.admit(start, self.config.balancing, self.random(), exchange.uri.path()) {
@@ -107,8 +107,16 @@ impl Gateway {
         }
         .instrument(span.clone())
         .await;
-        if let Err(failed) = &outcome {
-            span.record("longhaul.code", failed.code.as_str());
+        region.durations.record(begun.elapsed());
+        if recorded {
+            tell(&span, &outcome);
+        } else if matters(&outcome, begun.elapsed()) {
+            let parent = Some(trace::kept(exchange.trace));
+            let span = attempt_span(exchange, region, trace::kept(context), parent, resent);
+            span.record("longhaul.lasted_ns", begun.elapsed().as_nanos() as u64);
+            span.record("longhaul.late", true);
+            tell(&span, &outcome);
+            exchange.kept.store(true, Ordering::Relaxed);
         }
         outcome
     }
@@ -213,6 +221,63 @@ impl Gateway {
         }
         (outcome, vec![second.clone(), first.clone()])
     }
+}
+
+/// The client span of an attempt, by the conventions for HTTP.
+fn attempt_span(
+    exchange: &Exchange,
+    region: &Region,
+    context: TraceContext,
+    parent: Option<TraceContext>,
+    resent: u32,
+) -> tracing::Span {
+    tracing::debug_span!(
+        "gateway.attempt",
+        otel.name = %exchange.method,
+        otel.kind = "client",
+        longhaul.context = %trace::Text(context),
+        longhaul.parent = parent.map(trace::Text).map(tracing::field::display),
+        longhaul.lasted_ns = Empty,
+        longhaul.late = Empty,
+        longhaul.region = region.name,
+        longhaul.code = Empty,
+        http.request.method = %exchange.method,
+        http.request.resend_count = (resent > 0).then_some(resent),
+        http.response.status_code = Empty,
+        error.type = Empty,
+        otel.status_code = Empty,
+    )
+}
+
+fn tell(span: &tracing::Span, outcome: &Outcome) {
+    match outcome {
+        Ok(answer) => {
+            span.record("http.response.status_code", answer.status().as_u16());
+        }
+        Err(failed) => {
+            span.record("longhaul.code", failed.code.as_str());
+            match &failed.answer {
+                Some(answer) => span.record("http.response.status_code", answer.status().as_u16()),
+                None => span.record("otel.status_code", "ERROR"),
+            };
+            span.record("error.type", failed.code.as_str());
+        }
+    }
+}
+
+/// Whether an attempt is worth a span although its trace was not chosen: it failed, was slow, or its region kept it.
+fn matters(outcome: &Outcome, took: Duration) -> bool {
+    if !policy::is_recording() {
+        return false;
+    }
+    let kept = |answer: &Response<Bytes>| {
+        trace::extract(answer.headers()).is_some_and(|context| context.flags & trace::SAMPLED != 0)
+    };
+    policy::is_slow(took)
+        || match outcome {
+            Ok(answer) => kept(answer),
+            Err(failed) => failed.code.status() >= 500 || failed.answer.as_deref().is_some_and(kept),
+        }
 }
 
 /// The first good outcome of two, and whether it is the second's; if neither is good, that of the one that ended last.

@@ -1,10 +1,7 @@
 //! What the gateway counts. Labels name locations only, never a record.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-use longhaul_http::wire::gateway::{BreakerState, GatewayStatus, RegionReach};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)*) => {
@@ -19,7 +16,12 @@ macro_rules! counters {
             }
         }
 
-        const DESCRIPTIONS: &[(&str, &[&str])] = &[$((stringify!($name), &[$($doc),+]),)*];
+        impl Counters {
+            /// Metric's name, meaning and value of each.
+            pub(crate) fn all(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((concat!("longhaul.gateway.", stringify!($name)), concat!($($doc),+).trim_ascii(), self.$name.get())),*]
+            }
+        }
     };
 }
 
@@ -91,66 +93,4 @@ impl Drop for GaugeGuard<'_> {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// A figure about a region.
-type Figure = fn(&RegionReach) -> f64;
-
-/// The status in Prometheus' text format.
-pub(crate) fn exposition(status: &GatewayStatus, breaker_openings: &BTreeMap<String, u64>) -> String {
-    let mut text = String::with_capacity(4096);
-    let edge = &status.edge;
-    for (name, description) in DESCRIPTIONS {
-        let value = status.counters.get(*name).copied().unwrap_or(0);
-        let help = description.join(" ");
-        let _ = write!(
-            text,
-            "# HELP longhaul_gateway_{name}_total{help}\n# TYPE longhaul_gateway_{name}_total counter\n\
-             longhaul_gateway_{name}_total{{edge=\"{edge}\"}} {value}\n"
-        );
-    }
-    let gauges = [
-        ("epoch", "Epoch of the regime that the gateway routes by.", status.epoch),
-        ("requests_in_flight", "Requests under way.", status.in_flight),
-        ("requests_holding", "Requests that wait for a newer regime or a region.", status.holding),
-    ];
-    for (name, help, value) in gauges {
-        let _ = write!(
-            text,
-            "# HELP longhaul_gateway_{name} {help}\n# TYPE longhaul_gateway_{name} gauge\n\
-             longhaul_gateway_{name}{{edge=\"{edge}\"}} {value}\n"
-        );
-    }
-    let per_region: [(&str, &str, Figure); 5] = [
-        ("region_healthy", "Whether the region answers.", |region| f64::from(u8::from(region.healthy))),
-        ("region_latency_seconds", "Round trip to the region, moving average.", |region| region.latency_ms / 1e3),
-        ("region_in_flight", "Attempts under way at the region.", |region| region.in_flight as f64),
-        ("region_concurrency_limit", "Most attempts that may be under way.", |region| region.concurrency_limit as f64),
-        ("region_breaker_open", "Circuit breaker: 0 closed, 0.5 half open, 1 open.", |region| match region.breaker {
-            BreakerState::Closed => 0.0,
-            BreakerState::HalfOpen => 0.5,
-            BreakerState::Open => 1.0,
-        }),
-    ];
-    for (name, help, value) in per_region {
-        let _ = write!(text, "# HELP longhaul_gateway_{name} {help}\n# TYPE longhaul_gateway_{name} gauge\n");
-        for region in &status.regions {
-            let _ = writeln!(
-                text,
-                "longhaul_gateway_{name}{{edge=\"{edge}\",region=\"{}\"}} {}",
-                region.name,
-                value(region)
-            );
-        }
-    }
-    let _ = write!(
-        text,
-        "# HELP longhaul_gateway_breaker_openings_total Times that a circuit breaker opened.\n\
-         # TYPE longhaul_gateway_breaker_openings_total counter\n"
-    );
-    for (region, openings) in breaker_openings {
-        let _ =
-            writeln!(text, "longhaul_gateway_breaker_openings_total{{edge=\"{edge}\",region=\"{region}\"}} {openings}");
-    }
-    text
 }

@@ -1,5 +1,6 @@
 //! One user's request on its way through the gateway. The body is passed on as it came; nothing in it is read.
 
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -46,6 +47,10 @@ pub(crate) struct Exchange {
     pub(crate) deadline: Instant,
     /// Its trace.
     pub(crate) trace: TraceContext,
+    /// Attempts sent so far.
+    pub(crate) sent: AtomicU32,
+    /// Something of it was recorded although its trace had not been chosen: the whole way is to be kept.
+    pub(crate) kept: AtomicBool,
 }
 
 impl Exchange {
@@ -115,6 +120,8 @@ mod tests {
             home: RegionId(1),
             deadline: Instant::now(),
             trace: TraceIds::new(1).root(),
+            sent: AtomicU32::new(0),
+            kept: AtomicBool::new(false),
         }
     }
 

@@ -20,6 +20,7 @@ use longhaul_http::trace;
 use longhaul_http::watch;
 use longhaul_http::wire::records::{ATTEMPTS, REGION};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::attempt::{Failed, Outcome};
 use crate::exchange::{Exchange, passed_on};
@@ -157,6 +158,12 @@ impl Gateway {
     ) -> (Outcome, Arc<Region>) {
         let first = &order[0];
         tracing::debug!(epoch = regime.epoch.0, region = first.name, "trying");
+        if progress.attempts == 0 && trace::records(exchange.trace) {
+            let names: Vec<&str> = order.iter().map(|region| region.name.as_str()).collect();
+            let span = tracing::Span::current();
+            span.record("longhaul.epoch", regime.epoch.0);
+            span.record("longhaul.candidates", names.join(","));
+        }
         let (outcome, asked) = if exchange.access.is_write() {
             (self.attempt_write(exchange, first).await, vec![first.clone()])
         } else {
@@ -186,11 +193,19 @@ impl Gateway {
         }
         let _holding = self.holding.enter();
         let pause = progress.backoff.pause(self.random()).max(progress.fetching.take().unwrap_or_default()).min(left);
-        tokio::select! {
-            biased;
-            _ = changes.changed() => {}
-            () = tokio::time::sleep(pause) => {}
-        }
+        let span = if trace::records(exchange.trace) {
+            tracing::debug_span!("gateway.hold", longhaul.epoch = self.view.epoch().0)
+        } else {
+            tracing::Span::none()
+        };
+        let held = async {
+            tokio::select! {
+                biased;
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        };
+        held.instrument(span).await;
         progress.held += start.elapsed();
         !exchange.left(Instant::now()).is_zero()
     }

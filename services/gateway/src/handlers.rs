@@ -1,8 +1,8 @@
 //! The endpoints. Each one reads its request, asks the gateway and writes the answer.
 #![expect(clippy::result_large_err, reason = "a problem is built once, on its way out to the user")]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
@@ -14,6 +14,7 @@ use longhaul_core::limits::{GATEWAY_REQUESTS_MAX, REQUEST_DEADLINE, VALUE_BYTES_
 use longhaul_core::operation::TraceContext;
 use longhaul_core::regime::Regime;
 use longhaul_core::routing::{self, Access, Consistency};
+use longhaul_http::metrics;
 use longhaul_http::problem::Problem;
 use longhaul_http::trace;
 use longhaul_http::wire::gateway::{DEADLINE_MS, GatewayStatus, Resolved};
@@ -22,7 +23,6 @@ use serde::Deserialize;
 use tokio::time::{Duration, Instant};
 use tracing::Instrument;
 
-use crate::counters;
 use crate::exchange::Exchange;
 use crate::gateway::Gateway;
 
@@ -120,7 +120,13 @@ async fn record(
     let method = request.method().clone();
     let answer = async {
         match accept(&gateway, &home, trace, request).await {
-            Ok(exchange) => gateway.forward(&exchange).await.map(Body::from),
+            Ok(exchange) => {
+                let mut answer = gateway.forward(&exchange).await.map(Body::from);
+                if exchange.kept.load(Ordering::Relaxed) {
+                    answer.extensions_mut().insert(trace::Kept);
+                }
+                answer
+            }
             Err(problem) => {
                 let trace_id = Some(trace::trace_id_text(trace));
                 Problem { trace_id, ..problem }.into_response()
@@ -128,7 +134,17 @@ async fn record(
         }
     };
     // No id of the record: under regional isolation traces cross borders that records must not.
-    let span = tracing::debug_span!("gateway.request", http.request.method = %method, longhaul.home = home);
+    let span = if trace::records(trace) {
+        tracing::debug_span!(
+            "gateway.request",
+            http.request.method = %method,
+            longhaul.home = home,
+            longhaul.epoch = tracing::field::Empty,
+            longhaul.candidates = tracing::field::Empty,
+        )
+    } else {
+        tracing::Span::none()
+    };
     answer.instrument(span).await
 }
 
@@ -160,6 +176,8 @@ async fn accept(gateway: &Gateway, home: &str, trace: TraceContext, request: Req
         home,
         deadline: arrival + wait,
         trace,
+        sent: AtomicU32::new(0),
+        kept: AtomicBool::new(false),
     };
     exchange.prepare(|| gateway.random_bytes());
     Ok(exchange)
@@ -319,8 +337,5 @@ pub(crate) async fn readyz(State(gateway): Shared) -> Result<&'static str, Probl
     responses((status = 200, description = "Text exposition format", body = String, content_type = "text/plain"))
 )]
 pub(crate) async fn metrics(State(gateway): Shared) -> Response {
-    let openings: BTreeMap<_, _> =
-        gateway.regions.values().map(|region| (region.name.clone(), region.breaker_openings())).collect();
-    let text = counters::exposition(&gateway.status(), &openings);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text_with(gateway.as_ref())).into_response()
 }

@@ -19,6 +19,7 @@ mod gateway;
 mod handlers;
 mod health;
 mod latency;
+mod metrics;
 mod region;
 pub mod retry;
 mod run;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use longhaul_core::ids::RegionId;
 use longhaul_core::routing::Reach;
+use longhaul_http::metrics::Histogram;
 use longhaul_http::wire::gateway::{BreakerState, RegionReach};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -121,6 +122,8 @@ pub(crate) struct Region {
     pub(crate) name: String,
     /// Its API instances; at least one.
     pub(crate) instances: Vec<Arc<Instance>>,
+    /// How long attempts took.
+    pub(crate) durations: Histogram,
     flow: Mutex<Flow>,
 }
 
@@ -140,6 +143,7 @@ impl Region {
         Self {
             id: target.id,
             name: target.name.to_string(),
+            durations: Histogram::default(),
             instances: target
                 .addresses
                 .iter()

@@ -57,6 +57,7 @@ pub async fn run(
     let edge = config.edge.to_string();
     let client = HttpClient::new(deps.net);
     let gateway = Arc::new(Gateway::new(config, client.clone(), deps.clock.clone()));
+    longhaul_http::metrics::publish(&gateway);
     let tasks = TaskTracker::new();
     // The pollers outlive the listener's drain: requests that are still held need to hear of a newer regime.
     let pollers = CancellationToken::new();

@@ -8,6 +8,7 @@
 pub mod auth;
 pub mod client;
 pub mod clock;
+pub mod metrics;
 pub mod net;
 pub mod probe;
 pub mod problem;

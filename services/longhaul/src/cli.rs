@@ -18,6 +18,7 @@ Examples:
   longhaul drill region-loss --target http://127.0.0.1:8080
   longhaul compare region-loss --json             the same plan in every mode, side by side
   longhaul simulate --plan region-loss --seeds 200 distributions, in virtual time
+  longhaul trace last-failover                    where every second of the last outage went
   longhaul topology show three-continents
 
 Exit status: 0 expectations met, 1 not met, 2 invalid run or bad input (one line on standard error says why).";
@@ -88,6 +89,18 @@ pub(crate) enum Command {
         after_help = "Examples:\n  longhaul topology check my-regions.toml\n  longhaul topology show five-azure"
     )]
     Topology(TopologyCommand),
+    /// Draw a trace of a drill or a running testbed as a waterfall
+    #[command(
+        after_help = "Examples:\n  longhaul trace last-failover\n  longhaul trace last-drill --json\n  longhaul trace 0af7651916cd43dd8448eb211c80319c --from ./data"
+    )]
+    Trace(TraceArgs),
+    /// Write Grafana's dashboards
+    #[command(after_help = "Example:\n  longhaul dashboards --out dashboards")]
+    Dashboards {
+        /// The folder to write to
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
     /// Write the OpenAPI documents of every role
     #[command(after_help = "Example:\n  longhaul openapi --out openapi")]
     Openapi {
@@ -158,9 +171,22 @@ pub(crate) struct TestbedArgs {
     /// postgres://me:secret@127.0.0.1/longhaul; SQLite files if absent
     #[arg(long, value_name = "URL", env = "LONGHAUL_DATABASE_URL", hide_env_values = true)]
     pub(crate) database_url: Option<String>,
-    /// Where to send traces (OTLP over HTTP), for example http://127.0.0.1:4318
+    /// Where to send traces and metrics (OTLP), for example http://127.0.0.1:4318; more by the OTEL_* variables
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true)]
     pub(crate) otlp: Option<String>,
+    /// Where Jaeger's pages are, for the addresses of traces; http://127.0.0.1:16686 with --otlp
+    #[arg(long, value_name = "URL", env = "LONGHAUL_JAEGER")]
+    pub(crate) jaeger: Option<String>,
+}
+
+/// Where Jaeger's pages are if traces are sent and nothing else is said.
+const JAEGER: &str = "http://127.0.0.1:16686";
+
+impl TestbedArgs {
+    /// Where Jaeger's pages are, if there may be a Jaeger.
+    pub(crate) fn jaeger(&self) -> Option<String> {
+        self.jaeger.clone().or_else(|| self.otlp.as_ref().map(|_| JAEGER.to_owned()))
+    }
 }
 
 /// `up`.
@@ -177,6 +203,20 @@ pub(crate) struct UpArgs {
     /// Go on when a process ends by itself, instead of stopping; restart it through control
     #[arg(long)]
     pub(crate) keep_going: bool,
+}
+
+/// `trace`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TraceArgs {
+    /// A trace's 32 hexadecimal digits, or last-failover, or last-drill
+    #[arg(value_name = "ID|last-failover|last-drill")]
+    pub(crate) trace: String,
+    /// A report's folder or a testbed's data folder; the newest of those in ./reports and of running testbeds if absent
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: Option<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Where reports go.

@@ -16,6 +16,7 @@ mod roles;
 mod signals;
 mod telemetry;
 mod time;
+mod waterfall;
 
 use std::process::ExitCode;
 

@@ -22,6 +22,7 @@ use crate::containers::{self, Site};
 use crate::embedded::{LinkRole, RoleFile, TrafficRole};
 use crate::outcome::Outcome;
 use crate::signals;
+use crate::telemetry::{self, Telemetry};
 
 /// The store's file in a region's folder.
 const STORE_FILE: &str = "store.sqlite";
@@ -138,7 +139,8 @@ async fn run<T: DeserializeOwned>(
         Err(reason) => return Outcome::invalid(reason),
     };
     let work = async |seams| serve(file.role, seams).await;
-    under_telemetry(role, &file.location, file.otlp.as_deref(), args.supervised, work).await
+    let spans = file.spans.as_deref();
+    under_telemetry(role, &file.location, (file.otlp.as_deref(), spans), args.supervised, work).await
 }
 
 /// Runs a role at its place among containers.
@@ -160,13 +162,13 @@ async fn placed(
     let otlp = site.otlp.clone();
     let clock = Arc::new(site.clock());
     let work = async |seams: Seams| serve(site, Seams { clock, ..seams }).await;
-    under_telemetry(role, &location, otlp.as_deref(), false, work).await
+    under_telemetry(role, &location, (otlp.as_deref(), None), false, work).await
 }
 
 async fn under_telemetry(
     role: &'static str,
     location: &str,
-    otlp: Option<&str>,
+    (otlp, spans): (Option<&str>, Option<&std::path::Path>),
     supervised: bool,
     serve: impl AsyncFnOnce(Seams) -> Result<(), String>,
 ) -> Outcome {
@@ -181,7 +183,8 @@ async fn under_telemetry(
         let seams = Seams { net: Arc::new(TokioNet), clock: Arc::new(SystemClock::default()), stop };
         serve(seams).await
     };
-    match crate::telemetry::with(role, location, otlp, crate::telemetry::ROLE, work).await {
+    let telemetry = Telemetry { role, location, otlp, spans, spans_later: false, filter: telemetry::ROLE };
+    match telemetry::with(telemetry, work).await {
         Ok(()) => Outcome::Met,
         Err(reason) => Outcome::invalid(format!("{role} {location}: {reason}")),
     }

@@ -113,6 +113,7 @@ pub(crate) async fn start(
     if region.config.unsafe_boot || region.config.peers.is_empty() {
         region.set_own_log(crate::state::OwnLog::Confirmed);
     }
+    longhaul_http::metrics::publish(&region);
     let mut task = Writer::new(Arc::clone(&region), recovered);
     task.note_recovered_history();
     // The writer outlives the requests: it stops when nobody can ask it for anything any more.

@@ -7,10 +7,13 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::{Json, Router, middleware};
 use bytes::Bytes;
+use http::HeaderName;
+use http::header::CONTENT_TYPE;
 use longhaul_core::error_code::ErrorCode;
 use longhaul_http::auth::require_token;
 use longhaul_http::client::HttpClient;
 use longhaul_http::clock::SharedClock;
+use longhaul_http::metrics;
 use longhaul_http::problem::Problem;
 use longhaul_http::trace::{TraceIds, server_span};
 use longhaul_http::wire::traffic::{
@@ -27,6 +30,7 @@ use utoipa_axum::routes;
 use crate::config::TrafficConfig;
 use crate::continuous::Continuous;
 use crate::ledger::{LedgerFile, Pages};
+use crate::metrics::users;
 use crate::run::{Means, Run};
 use crate::workload;
 
@@ -301,6 +305,14 @@ async fn stop_traffic(State(role): State<Arc<Role>>) -> Json<TrafficStatus> {
     Json(status.unwrap_or_default())
 }
 
+/// What users see, in Prometheus' text format.
+#[utoipa::path(get, path = "/metrics", tag = "traffic", responses(
+    (status = 200, description = "Text exposition format", body = String, content_type = "text/plain")
+))]
+async fn show_metrics() -> ([(HeaderName, &'static str); 1], String) {
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text_with(users().as_ref()))
+}
+
 #[derive(OpenApi)]
 #[openapi(info(
     title = "longhaul traffic",
@@ -318,6 +330,7 @@ fn routes() -> OpenApiRouter<Arc<Role>> {
         .routes(routes!(show_ledger))
         .routes(routes!(show_findings))
         .routes(routes!(start_traffic, show_traffic, stop_traffic))
+        .routes(routes!(show_metrics))
 }
 
 /// The API's document.

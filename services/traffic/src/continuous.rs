@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use longhaul_http::client::HttpClient;
 use longhaul_http::clock::SharedClock;
+use longhaul_http::trace::TraceIds;
 use longhaul_http::wire::traffic::{TrafficRequest, TrafficStatus};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::run::{LEAD, edges_progress};
-use crate::users::{Cast, Origin, play_edge};
+use crate::users::{Cast, Origin, Traces, play_edge};
 
 /// Continuous traffic that was started.
 pub(crate) struct Continuous {
@@ -37,7 +38,9 @@ impl Continuous {
         let play = request.play;
         let all = request.edges.len().max(1) as f64;
         let rate_per_s = request.workload.rate_per_s;
-        let cast = Cast::new(client, Arc::clone(&clock), run_key, request.edges, &[], request.workload, request.seed);
+        let traces = Traces { ids: TraceIds::new(clock.boot_ns()), all: false };
+        let (edges, workload) = (request.edges, request.workload);
+        let cast = Cast::new(client, Arc::clone(&clock), run_key, edges, &[], workload, request.seed, traces);
         let cast = Arc::new(cast);
         let origin = Origin::after(&clock, LEAD);
         let stop = closing.child_token();

@@ -11,6 +11,7 @@ mod config;
 mod continuous;
 pub mod evidence;
 pub mod ledger;
+mod metrics;
 pub mod oracle;
 mod run;
 mod users;

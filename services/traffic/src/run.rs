@@ -8,6 +8,7 @@ use futures::future::try_join_all;
 use longhaul_core::limits::LEDGER_QUEUE_MAX;
 use longhaul_http::client::HttpClient;
 use longhaul_http::clock::SharedClock;
+use longhaul_http::trace::TraceIds;
 use longhaul_http::wire::traffic::{Findings, JudgeRequest, RegionTarget, RunPart, RunProgress, RunRequest, RunState};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::evidence::{Subject, VisibilityWatch, gather};
 use crate::ledger::{Edge, Ledger, LedgerFile, fetch};
 use crate::oracle::judge;
-use crate::users::{Cast, Finished, Origin, play_edge};
+use crate::users::{Cast, Finished, Origin, Traces, play_edge};
 
 /// Time between the answer that a run has started and its first operation.
 pub(crate) const LEAD: Duration = Duration::from_millis(100);
@@ -89,6 +90,8 @@ impl Run {
             &names,
             request.workload.clone(),
             request.seed,
+            // The boot clock keeps runs of one seed apart, as it does for the ids of operations.
+            Traces { ids: TraceIds::new(request.seed ^ clock.boot_ns()), all: true },
         ));
         let part = request.part;
         let origin = match &part {

@@ -14,11 +14,13 @@ use longhaul_http::wire::regime::{ChangeStarted, ChangeStatus};
 use super::accepted;
 use super::regime::{headers, nothing_to_change};
 use crate::body::Body;
+use crate::jaeger;
 use crate::state::Control;
 
 fn view(control: &Control, status: ChangeStatus) -> ChangeView {
     let measured = control.drills.measured(&status.id);
-    ChangeView { measured, ..ChangeView::new(status) }
+    let trace = status.trace_id.as_deref().map(|id| jaeger::link(control.config.jaeger.as_deref(), id));
+    ChangeView { measured, trace_url: trace.and_then(|trace| trace.url), ..ChangeView::new(status) }
 }
 
 /// Failovers, switchovers and mode switches, oldest first, each with its milestones, and with what clients saw where a

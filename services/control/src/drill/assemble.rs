@@ -1,7 +1,7 @@
 //! The report: what clients saw, the certificate and the cost, and from them the verdict. Pure.
 
 use longhaul_core::plan::DrillPlan;
-use longhaul_core::report::{LinkBytes, LinkCheck, RunReport, Verdict};
+use longhaul_core::report::{LinkBytes, LinkCheck, RunReport, TraceLinks, Verdict};
 use longhaul_http::wire::traffic::Findings;
 
 use super::{certificate, expect};
@@ -22,6 +22,8 @@ pub(crate) struct Facts {
     pub(crate) world: String,
     /// The drill's trace.
     pub(crate) trace_id: Option<String>,
+    /// Where the traces are.
+    pub(crate) traces: TraceLinks,
 }
 
 /// Puts the report together and judges it.
@@ -72,6 +74,7 @@ pub(crate) fn assemble(plan: &DrillPlan, config: &ControlConfig, findings: Findi
         timeline: findings.timeline,
         marks: findings.marks,
         trace_id: facts.trace_id,
+        traces: facts.traces,
     };
     let mut unmet = facts.failures;
     unmet.extend(expect::unmet(&report));
@@ -129,6 +132,7 @@ pub(crate) mod tests {
             cost: Vec::new(),
             world: "embedded".into(),
             trace_id: None,
+            traces: TraceLinks::default(),
         }
     }
 

@@ -98,6 +98,18 @@ impl DrillBook {
         });
     }
 
+    /// The report of the drill that ended last, if it ended with one.
+    pub(crate) fn last_report(&self) -> Option<RunReport> {
+        let drills = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drills.iter().rev().find_map(|drill| drill.report.clone())
+    }
+
+    /// Whether a drill is under way.
+    pub(crate) fn is_running(&self) -> bool {
+        let drills = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drills.iter().any(|drill| !drill.phase.is_over())
+    }
+
     /// What clients saw of a regime change, if a drill measured it.
     pub(crate) fn measured(&self, change: &str) -> Option<MeasuredChange> {
         let drills = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,24 +1,31 @@
 //! The engine: one drill from the first look at the testbed to the report.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use http::HeaderMap;
+use longhaul_core::operation::TraceContext;
 use longhaul_core::plan::{DrillPlan, Step};
-use longhaul_core::report::{LinkCheck, RunReport};
+use longhaul_core::report::{LinkCheck, RunReport, TraceLinks};
 use longhaul_http::trace;
 use longhaul_http::wire::control::EventKind;
 use longhaul_http::wire::drills::{DrillPhase, EdgeProgress};
-use longhaul_http::wire::traffic::{Findings, JudgeRequest, RunProgress, RunRequest, RunStarted, RunState};
+use longhaul_http::wire::regime::ChangeStatus;
+use longhaul_http::wire::traffic::{
+    FaultMark, Findings, JudgeRequest, Outage, RunProgress, RunRequest, RunStarted, RunState,
+};
 
 use super::assemble::{Facts, assemble, cost};
 use super::certificate;
 use super::evidence::{Evidence, StepResult, marks};
 use super::prepare::{prepare, wait_ready};
 use crate::faults::{changes_regime, describe, heals};
+use crate::jaeger;
+use crate::regime::join_changes;
+use crate::spans::DrillTrace;
 use crate::state::Control;
 
 /// How often the progress of traffic is looked at.
@@ -42,11 +49,13 @@ pub(crate) async fn run(
     let root = control.traces.root();
     let mut headers = HeaderMap::new();
     trace::inject(&mut headers, root);
-    let mut drill = Drill { control, id, plan, headers, run: None, evidence: Evidence::default() };
+    let mut drill =
+        Drill { control, id, plan, root, headers, run: None, evidence: Evidence::default(), phases: Mutex::default() };
     let result = drill.run(trace::trace_id_text(root)).await;
     if let Err(reason) = &result {
         control.events.record(EventKind::Drill, None, format!("drill {}: {reason}", plan.name));
         drill.clean_up().await;
+        drill.trace(&BTreeMap::new(), &[], 0, None);
     }
     result
 }
@@ -55,15 +64,21 @@ struct Drill<'a> {
     control: &'a Arc<Control>,
     id: &'a str,
     plan: &'a DrillPlan,
+    /// The root of its trace.
+    root: TraceContext,
     headers: HeaderMap,
     /// The run of traffic, once it was started and until it was judged.
     run: Option<RunStarted>,
     evidence: Evidence,
+    /// When each phase began.
+    phases: Mutex<Vec<(DrillPhase, u64)>>,
 }
 
 impl Drill<'_> {
     fn phase(&self, phase: DrillPhase) {
         self.control.drills.phase(self.id, phase);
+        let now_ns = self.control.clock.boot_ns();
+        self.phases.lock().unwrap_or_else(PoisonError::into_inner).push((phase, now_ns));
         let text = format!("drill {}: {}", self.plan.name, phase.as_str());
         self.control.events.record(EventKind::Drill, None, text);
     }
@@ -102,19 +117,70 @@ impl Drill<'_> {
             let line = format!("step {} ({}): {trouble}", step.number, describe(&step.action));
             if changes_regime(&step.action) { &mut failures } else { &mut invalid }.push(line);
         }
+        let outages = findings.outages.clone();
         let facts = Facts {
             links: certificate::join(before, &after),
             invalid,
             failures,
             cost: cost(&bytes_before, &bytes_after, &control.config),
             world: control.world.kind().to_owned(),
+            traces: self.links(&trace_id, &outages),
             trace_id: Some(trace_id),
         };
         let changes = self.evidence.changes(started).into_iter().map(|change| change.id).collect();
         let report = assemble(self.plan, &control.config, findings, facts);
+        self.trace(&outages, &marks(&steps, control), started, Some(&report));
         let text = format!("drill {}: {:?}", self.plan.name, report.verdict).to_lowercase();
         control.events.record(EventKind::Drill, None, text);
         Ok((report, changes))
+    }
+
+    /// The changes of the regime that moved since `started`, each once.
+    fn changes(&self, started: u64) -> Vec<ChangeStatus> {
+        join_changes(self.evidence.changes(started))
+    }
+
+    /// Records the drill's trace.
+    fn trace(
+        &self,
+        outages: &BTreeMap<String, Outage>,
+        faults: &[FaultMark],
+        started: u64,
+        report: Option<&RunReport>,
+    ) {
+        let phases = self.phases.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.control.trace_drill(&DrillTrace {
+            root: self.root,
+            plan: &self.plan.name,
+            phases: &phases,
+            end_ns: self.control.clock.boot_ns(),
+            faults,
+            changes: &self.changes(phases.first().map_or(started, |(_, began)| *began)),
+            outages,
+            start_ns: started,
+            report,
+        });
+    }
+
+    /// Where the traces of this drill are: its own, that of the change which ended the worst outage, and those of the
+    /// requests at either end of it.
+    fn links(&self, trace_id: &str, outages: &BTreeMap<String, Outage>) -> TraceLinks {
+        let base = self.control.config.jaeger.as_deref();
+        let link = |id: &String| jaeger::link(base, id);
+        let length = |outage: &Outage| outage.up_boot_ns.map_or(u64::MAX, |up_ns| up_ns - outage.fault_boot_ns);
+        let worst = outages.values().max_by_key(|outage| length(outage));
+        let changes = self.changes(0);
+        let ended = worst.and_then(|worst| changes.iter().find(|change| worst.change.as_ref() == Some(&change.id)));
+        let now_ns = self.control.clock.wall_ns();
+        let phases = self.phases.lock().unwrap_or_else(PoisonError::into_inner);
+        let took_ns = phases.first().map_or(0, |(_, began)| self.control.clock.boot_ns().saturating_sub(*began));
+        TraceLinks {
+            drill: Some(jaeger::link(base, trace_id)),
+            failover: ended.and_then(|change| change.trace_id.as_ref()).map(link),
+            first_failed: worst.and_then(|worst| worst.first_failed.as_ref()).map(link),
+            first_success: worst.and_then(|worst| worst.first_success.as_ref()).map(link),
+            searches: jaeger::searches(base, now_ns.saturating_sub(took_ns), now_ns),
+        }
     }
 
     async fn measure(&self) -> Result<Vec<LinkCheck>, String> {

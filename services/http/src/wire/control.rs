@@ -222,6 +222,9 @@ pub struct ChangeView {
     /// Recovery time and point that clients saw, where a drill measured this change.
     #[serde(default)]
     pub measured: Option<MeasuredChange>,
+    /// The address of its trace in Jaeger, if there is one.
+    #[serde(default)]
+    pub trace_url: Option<String>,
 }
 
 impl ChangeView {
@@ -236,7 +239,7 @@ impl ChangeView {
             .map(|milestone| (milestone.name.clone(), after(milestone.boot_ns)))
             .collect();
         let took_ms = steps_ms.values().copied().reduce(f64::max);
-        Self { status, took_ms, steps_ms, measured: None }
+        Self { status, took_ms, steps_ms, measured: None, trace_url: None }
     }
 }
 

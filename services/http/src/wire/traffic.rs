@@ -250,6 +250,21 @@ pub struct OutcomeCounts {
     pub not_sent: u64,
 }
 
+/// An outage of writes at one edge, for traces.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Outage {
+    /// When the fault began, nanoseconds since boot.
+    pub fault_boot_ns: u64,
+    /// When service was up again, nanoseconds since boot; absent if it was not.
+    pub up_boot_ns: Option<u64>,
+    /// The change of the regime that ended it, by id.
+    pub change: Option<String>,
+    /// The trace of the first write that failed, 32 hexadecimal digits.
+    pub first_failed: Option<String>,
+    /// The trace of the success after which service stayed up.
+    pub first_success: Option<String>,
+}
+
 /// Everything of a [`longhaul_core::report::RunReport`] that the ledger and the evidence can say; fields of the same
 /// name mean the same.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
@@ -270,6 +285,9 @@ pub struct Findings {
     pub rto_resolution_ms: BTreeMap<String, ReadWrite>,
     /// Recovery of writes per edge, by phase.
     pub rto_phases_ms: BTreeMap<String, Phases>,
+    /// The outage of writes at each edge whose recovery is reported.
+    #[serde(default)]
+    pub outages: BTreeMap<String, Outage>,
     /// The recovery point.
     pub rpo: Rpo,
     /// Share of intended operations that succeeded in time, per edge.

@@ -7,9 +7,10 @@ use longhaul_core::report::{Comparison, Verdict};
 use super::drill::{fresh, regime, running_topology, stop_token, with_start};
 use super::target::Target;
 use crate::cli::CompareArgs;
+use crate::inputs;
 use crate::outcome::Outcome;
 use crate::report::{self, Progress};
-use crate::{inputs, telemetry};
+use crate::telemetry::{self, Telemetry};
 
 /// What is compared, in this order.
 const REGIMES: [(Mode, Durability); 5] = [
@@ -22,8 +23,7 @@ const REGIMES: [(Mode, Durability); 5] = [
 
 /// Runs a comparison.
 pub(crate) async fn run(plan: &str, args: CompareArgs) -> Outcome {
-    let otlp = args.testbed.otlp.as_deref();
-    match telemetry::with("control", "control", otlp, telemetry::QUIET, compare(plan, &args)).await {
+    match telemetry::with(Telemetry::command(args.testbed.otlp.as_deref()), compare(plan, &args)).await {
         Ok(comparison) => outcome(&comparison),
         Err(reason) => Outcome::invalid(reason),
     }
@@ -68,7 +68,7 @@ async fn compare(name: &str, args: &CompareArgs) -> Result<Comparison, String> {
             // Each run has data of its own.
             let name = format!("{}-{}", plan.regime.mode, plan.regime.durability);
             testbed.data = testbed.data.map(|data| data.join(name));
-            fresh(plan, topology.clone(), &testbed, &mut progress, &stop).await
+            fresh(plan, topology.clone(), &testbed, &mut progress, &stop, &folder).await
         };
         runs.push(report.map_err(|reason| format!("{}: {reason}", regime(plan)))?);
     }

@@ -12,12 +12,12 @@ use crate::cli::{RunArgs, TestbedArgs};
 use crate::embedded::{Start, Testbed};
 use crate::outcome::Outcome;
 use crate::report::{self, Progress};
-use crate::{inputs, signals, telemetry};
+use crate::telemetry::{self, Telemetry};
+use crate::{inputs, signals};
 
 /// Runs a drill.
 pub(crate) async fn run(plan: &str, args: RunArgs) -> Outcome {
-    let otlp = args.testbed.otlp.as_deref();
-    match telemetry::with("control", "control", otlp, telemetry::QUIET, drill(plan, &args)).await {
+    match telemetry::with(Telemetry::command(args.testbed.otlp.as_deref()), drill(plan, &args)).await {
         Ok(report) => outcome(&report),
         Err(reason) => Outcome::invalid(reason),
     }
@@ -37,7 +37,7 @@ async fn drill(name: &str, args: &RunArgs) -> Result<RunReport, String> {
     let mut progress = Progress::new(&format!("{}, {}", plan.name, regime(&plan)));
     let report = match target {
         Some(target) => target.drill(&plan, None, &mut progress, &stop).await?,
-        None => fresh(&plan, topology, &args.testbed, &mut progress, &stop).await?,
+        None => fresh(&plan, topology, &args.testbed, &mut progress, &stop, &folder).await?,
     };
     drop(progress);
     let written = folder.write_run(&report)?;
@@ -56,13 +56,15 @@ pub(crate) async fn fresh(
     args: &TestbedArgs,
     progress: &mut Progress,
     stop: &CancellationToken,
+    folder: &report::Folder,
 ) -> Result<RunReport, String> {
     progress.note("starting the testbed");
     let testbed = Testbed::start(&start_of(plan, topology, args), stop).await?;
     let target = Target::new(testbed.control());
     match target.drill(plan, Some(&testbed), progress, stop).await {
         Ok(report) => {
-            testbed.stop().await;
+            let name = format!("{}-{}", plan.regime.mode, plan.regime.durability);
+            testbed.stop_after(|data| folder.keep_traces(data, &name, &report)).await?;
             Ok(report)
         }
         Err(reason) if stop.is_cancelled() => {
@@ -87,6 +89,7 @@ fn start_of(plan: &DrillPlan, topology: Topology, args: &TestbedArgs) -> Start {
         control_port: args.port.filter(|port| *port != 0),
         database_url: args.database_url.clone(),
         otlp: args.otlp.clone(),
+        jaeger: args.jaeger(),
     }
 }
 

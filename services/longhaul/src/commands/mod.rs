@@ -1,11 +1,13 @@
 //! What people ask for, one file per command.
 
 mod compare;
+mod dashboards;
 mod drill;
 mod openapi;
 mod simulate;
 mod target;
 mod topology;
+pub(crate) mod trace;
 mod up;
 
 use crate::cli::Command;
@@ -20,6 +22,8 @@ pub(crate) async fn run(command: Command) -> Outcome {
         Command::Compare { plan, args } => compare::run(&plan, args).await,
         Command::Simulate(args) => simulate::run(args).await,
         Command::Topology(command) => topology::run(command),
+        Command::Dashboards { out } => dashboards::run(&out),
+        Command::Trace(args) => trace::run(&args),
         Command::Openapi { out } => openapi::run(&out),
         Command::Region(args) => roles::region(&args).await,
         Command::Gateway(args) => roles::gateway(&args).await,

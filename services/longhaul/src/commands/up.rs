@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::drill::stop_token;
 use crate::cli::UpArgs;
 use crate::embedded::{Start, Testbed};
+use crate::inputs;
 use crate::outcome::Outcome;
-use crate::{inputs, telemetry};
+use crate::telemetry::{self, Telemetry};
 
 /// The topology where none is named.
 const TOPOLOGY: &str = "three-continents";
@@ -17,8 +18,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Starts a testbed and keeps it until it is told to stop.
 pub(crate) async fn run(args: UpArgs) -> Outcome {
-    let otlp = args.testbed.otlp.as_deref();
-    match telemetry::with("control", "control", otlp, telemetry::QUIET, up(&args)).await {
+    match telemetry::with(Telemetry::command(args.testbed.otlp.as_deref()), up(&args)).await {
         Ok(()) => Outcome::Met,
         Err(reason) => Outcome::invalid(reason),
     }
@@ -38,6 +38,7 @@ async fn up(args: &UpArgs) -> Result<(), String> {
         control_port: Some(args.testbed.port.unwrap_or(PORT)).filter(|port| *port != 0),
         database_url: args.testbed.database_url.clone(),
         otlp: args.testbed.otlp.clone(),
+        jaeger: args.testbed.jaeger(),
     };
     let testbed = Testbed::start(&start, &stop).await?;
     println!("{}", banner(&start, &testbed));
@@ -86,6 +87,9 @@ fn banner(start: &Start, testbed: &Testbed) -> String {
         ));
     }
     text.push_str(&format!("  longhaul drill region-loss --target http://{control}\n"));
+    if let Some(jaeger) = &start.jaeger {
+        text.push_str(&format!("\n  traces    {jaeger}/search?service=longhaul-gateway\n"));
+    }
     text.push_str(&format!("\n  data      {}\n  Ctrl-C stops it", testbed.data().display()));
     text
 }

@@ -1,7 +1,7 @@
 //! The configuration of each role of an embedded testbed.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use longhaul_core::ids::LocationName;
 use longhaul_core::regime::{Durability, Mode};
@@ -22,9 +22,12 @@ use super::layout::Layout;
 pub(crate) struct RoleFile<T> {
     /// The role's own.
     pub(crate) role: T,
-    /// Where traces go (OTLP over HTTP); nowhere if absent.
+    /// Where traces and metrics go (the base address of an OTLP endpoint); where the `OTEL_*` variables say if absent.
     #[serde(default)]
     pub(crate) otlp: Option<String>,
+    /// The file that spans are written to; none if absent.
+    #[serde(default)]
+    pub(crate) spans: Option<PathBuf>,
     /// The location that the process stands at, for its traces.
     pub(crate) location: String,
 }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use longhaul_core::topology::Topology;
 use serde::{Deserialize, Serialize};
 
+use crate::commands::trace::SPANS_FOLDER;
+
 /// What lies in `testbed.json`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Owner {
@@ -46,6 +48,7 @@ impl DataDir {
             }
         }
         std::fs::create_dir_all(path.join("logs")).map_err(cannot)?;
+        std::fs::create_dir_all(path.join(SPANS_FOLDER)).map_err(cannot)?;
         let lock = File::create(path.join("lock")).map_err(cannot)?;
         match lock.try_lock() {
             Ok(()) => {}

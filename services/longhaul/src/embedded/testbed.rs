@@ -25,7 +25,9 @@ use super::data::DataDir;
 use super::layout::Layout;
 use super::stores::Stores;
 use super::world::EmbeddedWorld;
+use crate::commands::trace::SPANS_FOLDER;
 use crate::control_api;
+use crate::telemetry;
 
 /// How long all roles may take to get ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -55,6 +57,8 @@ pub(crate) struct Start {
     pub(crate) database_url: Option<String>,
     /// Where traces go.
     pub(crate) otlp: Option<String>,
+    /// Where Jaeger's pages are.
+    pub(crate) jaeger: Option<String>,
 }
 
 /// A running testbed.
@@ -95,6 +99,10 @@ impl Testbed {
             data.discard();
             return Err(reason);
         }
+        if let Err(reason) = write_targets(&layout, &data) {
+            data.discard();
+            return Err(reason);
+        }
         let mut testbed = Self::assemble(start, layout, data, stores, listener)?;
         let ready = tokio::select! {
             biased;
@@ -128,7 +136,9 @@ impl Testbed {
             session_secret: data.session_secret().to_owned(),
         };
         let child = |name: &str, role: &'static str, config: &dyn Fn() -> Result<serde_json::Value, String>| {
-            let file = RoleFile { role: config()?, otlp: start.otlp.clone(), location: name.to_owned() };
+            let spans = data.join(&format!("{SPANS_FOLDER}/{name}.jsonl"));
+            let file =
+                RoleFile { role: config()?, otlp: start.otlp.clone(), spans: Some(spans), location: name.to_owned() };
             let path = write(&data, name, &file)?;
             Ok::<_, String>(Arc::new(Child::new(name, role, path, data.join(&format!("logs/{name}.log")))))
         };
@@ -156,7 +166,11 @@ impl Testbed {
         let world =
             EmbeddedWorld::new(start.topology.clone(), layout.clone(), by_name, HttpClient::new(net.clone()), up);
         let deps = Deps { net, clock: Arc::new(SystemClock::default()), world: Arc::new(world) };
-        let config = ControlConfig::new(start.topology.clone(), start.seed, env!("CARGO_PKG_VERSION"));
+        let config = ControlConfig {
+            jaeger: start.jaeger.clone(),
+            ..ControlConfig::new(start.topology.clone(), start.seed, env!("CARGO_PKG_VERSION"))
+        };
+        telemetry::write_spans_to(Some(data.join(&format!("{SPANS_FOLDER}/control.jsonl"))));
         let control = Control::start(deps, config);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(control_api::serve(control.clone(), listener, layout.control.clone(), is_up, stop.clone()));
@@ -215,6 +229,8 @@ impl Testbed {
         futures::future::join_all(links.iter().map(|child| child.stop())).await;
         self.tasks.close();
         self.tasks.wait().await;
+        telemetry::flush().await;
+        telemetry::write_spans_to(None);
     }
 
     fn keep_logs(&self) -> String {
@@ -223,11 +239,18 @@ impl Testbed {
 
     /// Stops everything: no process and no port is left. A temporary folder goes, too.
     pub(crate) async fn stop(self) {
+        self.stop_after(|_| ()).await;
+    }
+
+    /// The same, and reads something out of the folder before it goes, when everybody has written what there was.
+    pub(crate) async fn stop_after<T>(self, read: impl FnOnce(&Path) -> T) -> T {
         self.halt().await;
+        let read = read(self.data.path());
         if self.data.is_temporary() {
             self.stores.discard().await;
         }
         self.data.discard();
+        read
     }
 
     /// Stops everything and keeps the folder; answers where the logs are.
@@ -235,6 +258,18 @@ impl Testbed {
         self.halt().await;
         self.data.join("logs")
     }
+}
+
+/// Keeps `targets.json` in the folder: where Prometheus finds every role (its file-based service discovery).
+fn write_targets(layout: &Layout, data: &DataDir) -> Result<(), String> {
+    let own = [("control", &layout.control), ("traffic", &layout.traffic), ("link", &layout.link)];
+    let services = layout.services.iter().map(|(name, address)| (name.as_str(), address));
+    let target =
+        |(name, address): (&str, &String)| serde_json::json!({"targets": [address], "labels": {"location": name}});
+    let targets: Vec<_> = own.into_iter().chain(services).map(target).collect();
+    let path = data.join("targets.json");
+    let text = serde_json::to_string_pretty(&targets).map_err(|error| error.to_string())?;
+    std::fs::write(&path, text).map_err(|error| format!("{} cannot be written: {error}", path.display()))
 }
 
 fn write<T: Serialize>(data: &DataDir, name: &str, file: &T) -> Result<PathBuf, String> {

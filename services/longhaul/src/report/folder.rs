@@ -1,13 +1,20 @@
-//! The folder of a report: `report.txt`, `report.json`, `report.html`.
+//! The folder of a report: `report.txt`, `report.json`, `report.html`, and the traces it speaks of in `spans`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use longhaul_core::report::{Comparison, RunReport};
 use longhaul_simulation::distribution::SimulationReport;
+use longhaul_telemetry::archive::Archive;
 use serde::Serialize;
 
 use super::{comparison, html, simulation, tables};
+use crate::commands::trace::SPANS_FOLDER;
 use crate::time;
+use crate::waterfall::Waterfall;
+
+/// Most lost writes whose traces are kept with the report.
+const LOST_KEPT: usize = 20;
 
 /// A folder that can be written to.
 pub(crate) struct Folder(PathBuf);
@@ -28,7 +35,30 @@ impl Folder {
 
     /// Writes the report of a run.
     pub(crate) fn write_run(self, report: &RunReport) -> Result<PathBuf, String> {
-        self.write(&tables::run_text(report, None), report, &html::run_page(report))
+        let waterfall = self.waterfall(report);
+        self.write(&tables::run_text(report, None), report, &html::run_page(report, waterfall.as_ref()))
+    }
+
+    /// Copies the traces that the report speaks of from a testbed's data folder, as `spans/NAME.jsonl`.
+    pub(crate) fn keep_traces(&self, data: &Path, name: &str, report: &RunReport) -> Result<(), String> {
+        let traces = &report.traces;
+        let named = [&traces.drill, &traces.failover, &traces.first_failed, &traces.first_success];
+        let mut ids: BTreeSet<String> = named.into_iter().flatten().map(|link| link.trace_id.clone()).collect();
+        ids.extend(report.rpo.lost.iter().filter_map(|lost| lost.trace_id.clone()).take(LOST_KEPT));
+        let folder = self.0.join(SPANS_FOLDER);
+        let to = folder.join(format!("{name}.jsonl"));
+        let kept =
+            std::fs::create_dir_all(&folder).and_then(|()| Archive::open(&data.join(SPANS_FOLDER)).extract(&ids, &to));
+        kept.map_err(|error| {
+            format!("{} cannot be written: {error}; free some space, or choose another folder", to.display())
+        })
+    }
+
+    /// The failover's waterfall, or the drill's where there was no failover; `None` if its spans are not here.
+    fn waterfall(&self, report: &RunReport) -> Option<Waterfall> {
+        let id = &report.traces.failover.as_ref().or(report.traces.drill.as_ref())?.trace_id;
+        let spans = Archive::open(&self.0.join(SPANS_FOLDER)).traces(&BTreeSet::from([id.clone()])).ok()?;
+        Waterfall::of(id, &spans)
     }
 
     /// Writes a comparison.

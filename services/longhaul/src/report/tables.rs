@@ -8,6 +8,8 @@ use comfy_table::{CellAlignment, Table};
 use longhaul_core::regime::Mode;
 use longhaul_core::report::RunReport;
 
+use crate::commands::trace::SPANS_FOLDER;
+
 use super::figures::{bytes, bytes_by_cause, ms, ms_or_dash, percent, recovery, usd, verdict};
 
 /// Most lost writes that are listed; JSON has all.
@@ -58,6 +60,10 @@ pub(crate) fn run_text(report: &RunReport, folder: Option<&Path>) -> String {
     }
     if let Some(folder) = folder {
         let _ = writeln!(text, "report:  {}", folder.join("report.html").display());
+        if folder.join(SPANS_FOLDER).is_dir() {
+            let what = if report.traces.failover.is_some() { "last-failover" } else { "last-drill" };
+            let _ = writeln!(text, "trace:   longhaul trace {what} --from {}", folder.display());
+        }
     }
     text
 }
@@ -232,8 +238,11 @@ pub(crate) fn fact_rows(report: &RunReport) -> Vec<(String, String)> {
     if !causes.is_empty() {
         rows.push(("bytes over links".to_owned(), format!("{}; {:.4} USD", causes.join(", "), usd(report))));
     }
-    if let Some(trace) = &report.trace_id {
-        rows.push(("trace".to_owned(), trace.clone()));
+    let traces = &report.traces;
+    for (name, link) in [("trace of the drill", &traces.drill), ("trace of the failover", &traces.failover)] {
+        if let Some(link) = link {
+            rows.push((name.to_owned(), link.url.clone().unwrap_or_else(|| link.trace_id.clone())));
+        }
     }
     rows
 }

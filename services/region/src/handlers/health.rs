@@ -1,6 +1,5 @@
 //! Health, readiness, plain counters, and the regime.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::Json;
@@ -8,6 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use longhaul_core::error_code::ErrorCode;
+use longhaul_http::metrics;
 
 use super::problems::problem;
 use crate::state::{Blocker, OwnLog, Region};
@@ -33,32 +33,10 @@ pub(super) async fn regime(State(region): State<Arc<Region>>) -> Response {
     Json(region.regime().as_ref()).into_response()
 }
 
-/// Counters and gauges in Prometheus' text format. No labels but peers.
+/// Every figure of the region in Prometheus' text format.
 #[utoipa::path(get, path = "/metrics", tag = "health", responses((status = 200, body = String)))]
 pub(super) async fn metrics(State(region): State<Arc<Region>>) -> Response {
-    let mut text = String::new();
-    for (name, help, value) in region.counters.all() {
-        let _ = writeln!(text, "# HELP longhaul_region_{name}_total {help}");
-        let _ = writeln!(text, "# TYPE longhaul_region_{name}_total counter\nlonghaul_region_{name}_total {value}");
-    }
-    let gauges: [(&str, u64); 4] = [
-        ("epoch", region.regime().epoch.0),
-        ("ready", u64::from(region.is_ready())),
-        ("write_queue", region.writer.queued() as u64),
-        ("clock_skew_ms", region.clock.skew_ms().unsigned_abs()),
-    ];
-    for (name, value) in gauges {
-        let _ = writeln!(text, "# TYPE longhaul_region_{name} gauge\nlonghaul_region_{name} {value}");
-    }
-    let _ = writeln!(text, "# TYPE longhaul_region_peer_round_trip_seconds gauge");
-    for (peer, state) in region.peers.states() {
-        if let Some(round_trip) = state.round_trip_ns {
-            let name = region.config.name_of(peer);
-            let seconds = round_trip as f64 / 1e9;
-            let _ = writeln!(text, "longhaul_region_peer_round_trip_seconds{{peer=\"{name}\"}} {seconds}");
-        }
-    }
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text_with(region.as_ref())).into_response()
 }
 
 /// What keeps the region from serving or writing, in one line.

@@ -26,6 +26,7 @@ pub(crate) mod rows;
 mod status;
 
 pub(crate) use problems::{gate_problem, problem};
+pub(crate) use status::{lag, role};
 
 /// The document's head.
 #[derive(OpenApi)]

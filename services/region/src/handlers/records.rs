@@ -19,13 +19,14 @@ use longhaul_core::record::Record;
 use longhaul_core::regime::{Mode, Regime};
 use longhaul_core::token::SessionToken;
 use longhaul_http::problem::Problem;
-use longhaul_http::trace::trace_id_text;
 use longhaul_http::wire::records::{DURABILITY_ACHIEVED, DURABILITY_PROMISED, GUARANTEE, Written};
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::problems::{gate_problem, problem, write_problem};
 use super::reading::{self, Asked, clipped, put, put_token, served_by};
 use super::request::{self, Bad};
+use crate::spans;
 use crate::state::Region;
 use crate::writer::{WriteAnswer, WriteRequest};
 
@@ -107,9 +108,7 @@ async fn write(
     };
     let after = token.as_ref().map(|token| token.version);
     let request = WriteRequest { key, kind, value, op_id, condition, after, trace, merged_from: None };
-    let trace_id = trace.map(trace_id_text).unwrap_or_default();
-    let span = tracing::debug_span!("region.write", trace_id, longhaul.region = region.config.name());
-    match region.writer.write(request).instrument(span).await {
+    match region.writer.write(request).await {
         Ok(answer) => {
             let written = Written {
                 version: answer.version.to_string(),
@@ -181,7 +180,7 @@ async fn read(
     {
         catch_up(region, &regime, token, trace).await?;
     }
-    let record = find(region, &key).await.map_err(|detail| refuse(ErrorCode::StoreFailed, detail))?;
+    let record = find(region, &key, trace).await.map_err(|detail| refuse(ErrorCode::StoreFailed, detail))?;
     region.counters.reads.add(1);
     // The regime may have changed while the store was read: what was allowed then may be forbidden now.
     let now = region.regime();
@@ -220,10 +219,24 @@ async fn catch_up(
     Err(reading::behind(region, wait, trace))
 }
 
-async fn find(region: &Region, key: &RecordKey) -> Result<Option<Record>, String> {
+async fn find(region: &Region, key: &RecordKey, trace: Option<TraceContext>) -> Result<Option<Record>, String> {
     if let Some(record) = region.cache.get(key) {
         return Ok(Some(record));
     }
-    let rows = region.store.records(std::slice::from_ref(key)).await.map_err(|error| error.to_string())?;
+    let began = Instant::now();
+    let span = match spans::recorded(trace) {
+        Some(_) => tracing::debug_span!(
+            "region.read",
+            otel.name = "SELECT records",
+            otel.kind = "client",
+            db.system.name = region.store.system(),
+            db.operation.name = "SELECT",
+            db.collection.name = "records",
+        ),
+        None => tracing::Span::none(),
+    };
+    let rows = region.store.records(std::slice::from_ref(key)).instrument(span).await;
+    region.timings.read.record(began.elapsed());
+    let rows = rows.map_err(|error| error.to_string())?;
     Ok(rows.into_iter().next().flatten())
 }

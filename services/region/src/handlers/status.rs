@@ -64,7 +64,7 @@ fn assemble(region: &Region, stats: crate::store::StoreStats) -> RegionStatus {
     }
 }
 
-fn role(region: &Region) -> &'static str {
+pub(crate) fn role(region: &Region) -> &'static str {
     let regime = region.regime();
     let me = region.id();
     let active = regime.members.get(&me).is_some_and(|member| member.state == MemberState::Active);
@@ -92,7 +92,7 @@ fn role(region: &Region) -> &'static str {
 }
 
 /// How far this region is behind a peer's own timelines. On a dead stream it grows: what is not known counts as lag.
-fn lag(region: &Region, state: &PeerState, peer: longhaul_core::ids::RegionId, now_ns: u64) -> Lag {
+pub(crate) fn lag(region: &Region, state: &PeerState, peer: longhaul_core::ids::RegionId, now_ns: u64) -> Lag {
     let Some(report) = &state.report else {
         return Lag { operations: 0, ms: now_ns as f64 / 1e6, knowledge_age_ms: now_ns as f64 / 1e6 };
     };

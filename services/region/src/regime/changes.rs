@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use longhaul_core::ids::{Epoch, RegionId};
 use longhaul_core::operation::TraceContext;
-use longhaul_http::trace::trace_id_text;
+use longhaul_http::trace::{self, trace_id_text};
 use longhaul_http::wire::regime::{ChangeState, ChangeStatus, Milestone};
 use uuid::Uuid;
 
@@ -109,6 +109,45 @@ impl Record {
             self.status.reason = reason;
         }
         self.publish();
+        self.trace();
+    }
+
+    /// Records this region's part in the change, with its steps: each ends with its milestone. The root of the trace is
+    /// control's, which knows what users saw.
+    fn trace(&self) {
+        let id = self.status.trace_id.as_deref().and_then(trace::parse_trace_id);
+        let Some(root) = id.map(trace::anchored).filter(|root| trace::records(*root)) else { return };
+        let moments = self.status.milestones.iter().map(|milestone| milestone.boot_ns);
+        let (Some(from_ns), Some(to_ns)) = (moments.clone().min(), moments.max()) else { return };
+        let part = self.region.trace_ids.child(root);
+        tracing::debug_span!(
+            "regime.part",
+            otel.name = %format_args!("{} at {}", self.status.kind, self.status.region),
+            longhaul.context = %trace::Text(part),
+            longhaul.parent = %trace::Text(root),
+            longhaul.from_ns = from_ns,
+            longhaul.to_ns = to_ns,
+            longhaul.change = self.status.kind,
+            longhaul.region = self.status.region,
+            longhaul.from = self.status.from,
+            longhaul.to = self.status.to,
+            longhaul.epoch = self.status.epoch_to,
+            longhaul.reason = self.status.reason,
+        );
+        let mut began = from_ns;
+        for milestone in &self.status.milestones {
+            tracing::debug_span!(
+                "regime.step",
+                otel.name = milestone.name,
+                longhaul.context = %trace::Text(self.region.trace_ids.child(root)),
+                longhaul.parent = %trace::Text(part),
+                longhaul.from_ns = began,
+                longhaul.to_ns = milestone.boot_ns,
+                longhaul.phase = milestone.name,
+                longhaul.region = milestone.region,
+            );
+            began = began.max(milestone.boot_ns);
+        }
     }
 
     fn publish(&self) {

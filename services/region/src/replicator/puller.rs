@@ -14,11 +14,11 @@ use longhaul_core::replication::frame::{Ack, Batch, Frame, Heartbeat, Hello, Ref
 use longhaul_core::vector::VersionVector;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
-use tracing::Instrument;
 
 use super::conversation::{Conversation, data_flows};
 use super::io::{FrameReader, FrameWriter, split};
 use super::{OUTBOX_MAX, PROTOCOL, REPLICATE_PATH, StreamEnd, dead_after, snapshot};
+use crate::spans::Arrived;
 use crate::state::Region;
 
 /// Pause before the first new dial; it doubles up to [`BACKOFF_MAX_MS`].
@@ -27,8 +27,6 @@ const BACKOFF_MIN_MS: u64 = 50;
 const BACKOFF_MAX_MS: u64 = 1000;
 /// Longest pause between dials of a region that has several addresses.
 const BACKOFF_CHOICE_MAX_MS: u64 = 100;
-/// Operation traces named on one apply span.
-const TRACES_MAX: usize = 16;
 
 /// Keeps a stream to `peer` open until shutdown.
 pub(super) async fn run(region: Arc<Region>, peer: RegionId) {
@@ -228,10 +226,13 @@ async fn on_batch(
         None
     } else {
         let refused_before = rewinding.remove(&timeline);
-        let span = apply_span(region, peer, &batch);
-        let result = region.writer.apply(batch).instrument(span).await?;
+        let arrived = Arrived::note(region, timeline, &batch.operations);
+        let result = region.writer.apply(batch).await?;
         match result {
             Ok(()) => {
+                if let Some(arrived) = arrived {
+                    arrived.applied(region, peer);
+                }
                 let now_ns = region.clock.boot_ns();
                 if region.position(timeline).seq > held {
                     region.peers.with_relay(region.id(), |relay| relay.progress(peer, timeline, now_ns));
@@ -272,27 +273,6 @@ fn alarm(region: &Region, peer: RegionId, code: RefusedCode, detail: &str) {
         _ => return,
     }
     region.peers.update(peer, |state| state.stopped = Some(detail.to_owned()));
-}
-
-/// The span of a batch's apply. It names the traces of the sampled operations in it, unless they may not be told.
-fn apply_span(region: &Region, peer: RegionId, batch: &Batch) -> tracing::Span {
-    if batch.operations.is_empty() {
-        return tracing::Span::none();
-    }
-    let span = tracing::debug_span!(
-        "region.replicate.apply",
-        otel.kind = "consumer",
-        longhaul.replication.peer = region.config.name_of(peer),
-        longhaul.replication.operations = batch.operations.len(),
-        longhaul.replication.links = tracing::field::Empty,
-    );
-    if !span.is_disabled() && !region.is_isolated() {
-        let traces =
-            batch.operations.iter().filter_map(|operation| operation.trace).filter(|trace| trace.flags & 1 == 1);
-        let links: Vec<String> = traces.take(TRACES_MAX).map(longhaul_http::trace::format).collect();
-        span.record("longhaul.replication.links", links.join(","));
-    }
-    span
 }
 
 async fn send(shared: &Shared, mut writer: FrameWriter, mut frames: mpsc::Receiver<Frame>) -> Result<(), StreamEnd> {

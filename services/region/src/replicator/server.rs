@@ -120,6 +120,7 @@ async fn on_ack(shared: &Shared, ack: Ack) -> Result<(), StreamEnd> {
     let region = &shared.conversation.region;
     shared.consumed.fetch_max(ack.consumed_bytes, Ordering::AcqRel);
     shared.credit.notify_one();
+    region.shipping.acknowledged(region, shared.hello.region, &ack.durable);
     let regime = region.regime();
     if regime.mode == Mode::ActivePassive && regime.durability != Durability::Local && regime.is_primary(region.id()) {
         region.writer.peer_durable(shared.hello.region, ack.epoch, ack.durable).await?;

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use longhaul_http::metrics::Histogram;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -25,9 +27,9 @@ macro_rules! counters {
         pub struct Counters { $($(#[doc = $doc])+ pub $name: Counter,)* }
 
         impl Counters {
-            /// Name, meaning and value of each.
+            /// Metric's name, meaning and value of each.
             pub fn all(&self) -> Vec<(&'static str, &'static str, u64)> {
-                vec![$((stringify!($name), concat!($($doc),+).trim_ascii(), self.$name.get())),*]
+                vec![$((concat!("longhaul.region.", stringify!($name)), concat!($($doc),+).trim_ascii(), self.$name.get())),*]
             }
         }
     };
@@ -70,4 +72,19 @@ counters! {
     tombstones_collected;
     /// Streams opened to peers.
     streams_opened;
+    /// Operations put into quarantine.
+    quarantined;
+    /// Quarantined operations that were decided about.
+    quarantine_decided;
+}
+
+/// How long things take, as distributions.
+#[derive(Debug, Default)]
+pub struct Timings {
+    /// A transaction of the store.
+    pub commit: Histogram,
+    /// A read of the store that the cache did not answer.
+    pub read: Histogram,
+    /// From a write's commit until its client is told, where its durability needs followers.
+    pub ack_wait: Histogram,
 }

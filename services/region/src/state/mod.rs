@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::RegionConfig;
+use crate::spans::Shipping;
 use crate::store::Store;
 use crate::writer::WriterHandle;
 
@@ -38,7 +39,7 @@ pub mod tenure;
 pub mod visibility;
 
 use cache::RecordCache;
-use counters::Counters;
+use counters::{Counters, Timings};
 use directory::Directory;
 use log_tail::LogTail;
 use peers::Peers;
@@ -125,6 +126,10 @@ pub struct Region {
     pub writer: WriterHandle,
     /// Plain counters.
     pub counters: Counters,
+    /// How long things take.
+    pub timings: Timings,
+    /// Writes on their way to peers whose traces are kept.
+    pub shipping: Shipping,
     /// When sampled operations became visible here.
     pub visibility: Visibility,
     /// What is known of the peers.
@@ -191,6 +196,8 @@ impl Region {
             shutdown: parts.shutdown,
             writer: parts.writer,
             counters: Counters::default(),
+            timings: Timings::default(),
+            shipping: Shipping::default(),
             visibility: Visibility::new(config.visibility_sample),
             peers: Peers::new(config.others()),
             directory: Directory::new(&config.peers),

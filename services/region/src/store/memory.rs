@@ -243,6 +243,10 @@ impl Tables {
 }
 
 impl Store for MemoryStore {
+    fn system(&self) -> &'static str {
+        "longhaul.memory"
+    }
+
     fn load(&self) -> StoreFuture<'_, Loaded> {
         self.read(Tables::load)
     }

@@ -266,6 +266,11 @@ impl From<IdempotencyRow> for OperationId {
 
 /// What a region keeps on disk. Reads may run beside the writer and see only committed transactions.
 pub trait Store: Send + Sync + 'static {
+    /// What it is, by the semantic conventions (`db.system.name`).
+    fn system(&self) -> &'static str {
+        "other_sql"
+    }
+
     /// Everything that a starting region must know.
     fn load(&self) -> StoreFuture<'_, Loaded>;
 

@@ -9,7 +9,7 @@ use longhaul_core::error_code::ErrorCode;
 use longhaul_core::gate;
 use longhaul_core::ids::{Dot, Epoch, RegionId, Timeline};
 use longhaul_core::merge::merge;
-use longhaul_core::operation::Operation;
+use longhaul_core::operation::{Operation, TraceContext};
 use longhaul_core::record::Record;
 use longhaul_core::regime::{Durability, Mode, Regime};
 use longhaul_core::replication::Position;
@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use super::task::Writer;
 use super::transaction::{Reply, Transaction};
 use super::{WriteAnswer, WriteError};
+use crate::spans;
 use crate::state::Region;
 use crate::store::{ConflictKind, ConflictRow, StoreError};
 
@@ -37,8 +38,10 @@ pub(super) struct Waiting {
     pub(super) deadline_ns: u64,
     /// The client.
     pub(super) reply: oneshot::Sender<Result<WriteAnswer, WriteError>>,
-    /// Open until the client is told.
-    pub(super) span: tracing::Span,
+    /// When it was accepted, boot nanoseconds.
+    pub(super) accepted_ns: u64,
+    /// Its trace, if that is kept and its durability needs followers.
+    pub(super) trace: Option<TraceContext>,
 }
 
 impl Waiting {
@@ -62,7 +65,20 @@ impl Waiting {
             region.counters.writes_unknown.add(1);
             Err(self.fenced())
         };
+        self.waited(region, answer.as_ref().err().map(|error| error.code));
         let _ = self.reply.send(answer);
+    }
+
+    /// Tells how long it waited for followers, if it had to.
+    fn waited(&self, region: &Region, code: Option<ErrorCode>) {
+        if !waits(&self.regime) {
+            return;
+        }
+        region.timings.ack_wait.record_ns(region.clock.boot_ns().saturating_sub(self.accepted_ns));
+        if let Some(context) = self.trace {
+            let durability = self.regime.durability.to_string();
+            spans::ack_waited(region, context, self.accepted_ns, &durability, code.map(ErrorCode::as_str));
+        }
     }
 
     fn fenced(&self) -> WriteError {
@@ -78,6 +94,7 @@ impl Waiting {
 
     fn timed_out(self, region: &Region) {
         region.counters.writes_unknown.add(1);
+        self.waited(region, Some(ErrorCode::AckTimeout));
         let detail = format!(
             "the write is in the log, but its durability {} was not confirmed within {} ms; read the record to learn \
              whether it took effect",
@@ -90,7 +107,7 @@ impl Waiting {
 impl Writer {
     /// Whether operations of the own timeline are visible as soon as they are durable here.
     pub(super) fn shows_at_once(&self) -> bool {
-        self.regime.mode != Mode::ActivePassive || self.regime.durability == Durability::Local
+        !waits(&self.regime)
     }
 
     /// Takes a follower's acknowledgement, and shows what it made durable enough.
@@ -241,6 +258,11 @@ impl Writer {
             let _ = waiting.reply.send(Err(error));
         }
     }
+}
+
+/// Whether writes under this regime wait for followers.
+fn waits(regime: &Regime) -> bool {
+    regime.mode == Mode::ActivePassive && regime.durability != Durability::Local
 }
 
 /// The kind of a merge error, without the record that it names.

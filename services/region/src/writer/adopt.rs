@@ -91,6 +91,7 @@ impl Writer {
             quarantined,
             "adopted a regime"
         );
+        self.region.counters.quarantined.add(quarantined);
         Ok(Adopted { changed: true, quarantined })
     }
 

@@ -94,6 +94,7 @@ impl Writer {
         self.region.cache.clear();
         self.region.tail.clear();
         self.region.visibility.clear();
+        self.region.shipping.clear();
         self.region.peers.forget_reports();
         self.region.publish_digests(&self.positions, self.digests.homes());
         self.region.publish_positions(self.positions.clone());

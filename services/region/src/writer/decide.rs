@@ -41,6 +41,7 @@ impl Writer {
         }
         let count = transaction.commit.quarantine.len() as u64;
         self.commit(transaction).await?;
+        self.region.counters.quarantine_decided.add(count);
         Ok(count)
     }
 }

@@ -21,6 +21,7 @@ use longhaul_core::replication::snapshot::SnapshotHeader;
 use longhaul_core::vector::VersionVector;
 use longhaul_core::version::Version;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 mod acks;
 mod adopt;
@@ -194,6 +195,7 @@ pub(crate) enum Command {
 pub(crate) struct QueuedWrite {
     pub request: WriteRequest,
     pub reply: oneshot::Sender<Result<WriteAnswer, WriteError>>,
+    pub arrived: Instant,
 }
 
 /// The way to the writer.
@@ -226,7 +228,7 @@ impl WriterHandle {
     /// was queued are `overloaded` and `shutting_down`.
     pub async fn write(&self, request: WriteRequest) -> Result<WriteAnswer, WriteError> {
         let (reply, answer) = oneshot::channel();
-        self.writes.try_send(QueuedWrite { request, reply }).map_err(|error| match error {
+        self.writes.try_send(QueuedWrite { request, reply, arrived: Instant::now() }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => WriteError::new(
                 ErrorCode::Overloaded,
                 format!("{WRITE_QUEUE_MAX} writes are waiting already; try again later"),

@@ -18,7 +18,6 @@ use longhaul_core::vector::VersionVector;
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 
 use super::acks::Waiting;
 use super::digests::Digests;
@@ -26,6 +25,7 @@ use super::recover::Recovered;
 use super::transaction::{Reply, Transaction};
 use super::{COMMAND_QUEUE_MAX, Command, GateScope, QueuedWrite, WriterQueues, meta};
 use crate::failpoint::{FailPoint, reach};
+use crate::spans;
 use crate::state::{Region, own_timeline};
 use crate::store::{Commit, QuarantineRow, StoreError};
 
@@ -151,13 +151,13 @@ impl Writer {
             self.ensure_bound().await?;
             transaction.load_writes(&self.region, writes).await?;
             for write in writes.drain(..) {
-                let span = if self.shows_at_once() {
-                    tracing::Span::none()
-                } else {
-                    let trace = write.request.trace.map(longhaul_http::trace::trace_id_text).unwrap_or_default();
-                    tracing::debug_span!("region.ack_wait", trace_id = %trace)
-                };
-                self.stage_write(&mut transaction, write, span);
+                if let Some(context) = spans::recorded(write.request.trace) {
+                    let now_ns = self.region.clock.boot_ns();
+                    let waited_ns = write.arrived.elapsed().as_nanos() as u64;
+                    spans::accepted(&self.region, context, now_ns.saturating_sub(waited_ns), now_ns);
+                    transaction.traced.add(context);
+                }
+                self.stage_write(&mut transaction, write);
             }
         }
         self.expire();
@@ -274,8 +274,8 @@ impl Writer {
                 transaction.commit.meta.push(bound_entry(upper_ns));
             }
             let operations = transaction.commit.operations.len();
+            let traced = std::mem::take(&mut transaction.traced);
             let (mut commit, mut committed) = transaction.finish(&self.positions, &mut self.digests);
-            let span = tracing::debug_span!("region.commit", longhaul.commit.operations = operations);
             let own = |operation: &Operation| operation.dot.timeline == self.own && operation.kind.writes();
             let writes = commit.operations.iter().any(own);
             let applies = commit.operations.iter().any(|operation| operation.dot.timeline.region != self.own.region);
@@ -283,7 +283,9 @@ impl Writer {
                 reach(FailPoint::BeforeCommit);
             }
             let apart = is_broken(Rule::IdempotencyWithWrite).then(|| std::mem::take(&mut commit.idempotency));
-            self.region.store.commit(commit).instrument(span).await?;
+            let from_ns = self.region.clock.boot_ns();
+            self.region.store.commit(commit).await?;
+            let to_ns = self.region.clock.boot_ns();
             if let Some(idempotency) = apart {
                 self.region.store.commit(Commit { idempotency, ..Commit::default() }).await?;
             }
@@ -294,6 +296,9 @@ impl Writer {
                 reach(FailPoint::BeforeBatchAnswer);
             }
             self.region.counters.commits.add(1);
+            self.region.timings.commit.record_ns(to_ns.saturating_sub(from_ns));
+            traced.committed(&self.region, operations, from_ns, to_ns);
+            committed.ship(&self.region, self.own, to_ns);
             if let Some(upper_ns) = upper {
                 self.set_bound(upper_ns);
             }
@@ -312,10 +317,7 @@ impl Writer {
         let answers = replies.iter().any(|reply| matches!(reply, Reply::Written(_)));
         for reply in replies {
             match reply {
-                Reply::Written(waiting) => {
-                    let span = waiting.span.clone();
-                    span.in_scope(|| waiting.answer(&self.region));
-                }
+                Reply::Written(waiting) => waiting.answer(&self.region),
                 Reply::Refused(reply, error) => {
                     let _ = reply.send(Err(error));
                 }

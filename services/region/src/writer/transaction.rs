@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::acks::Waiting;
 use super::digests::Digests;
 use super::{ApplyResult, QueuedWrite, WriteAnswer, WriteError};
+use crate::spans::{self, Traced};
 use crate::state::Region;
 use crate::store::{Commit, IdempotencyRow, StoreError};
 
@@ -49,6 +50,8 @@ pub(super) struct Transaction {
     moved: BTreeSet<Timeline>,
     visible: Vec<OpId>,
     pub(super) replies: Vec<Reply>,
+    /// Writes in it whose traces are kept.
+    pub(super) traced: Traced,
 }
 
 /// What is left of a transaction when it is durable.
@@ -201,6 +204,18 @@ impl Transaction {
 }
 
 impl Committed {
+    /// Follows the own writes whose traces are kept on their way to the peers.
+    pub(super) fn ship(&self, region: &Region, own: Timeline, now_ns: u64) {
+        let recorded = |operation: &Arc<Operation>| {
+            let context = spans::recorded(operation.trace).filter(|_| operation.dot.timeline == own)?;
+            Some((operation.dot, context))
+        };
+        let mut writes = self.logged.iter().filter_map(recorded).peekable();
+        if writes.peek().is_some() {
+            region.shipping.committed(region, writes, now_ns);
+        }
+    }
+
     /// Shows what is durable: first the caches, so that whoever is woken finds it there, then the positions.
     pub(super) fn publish(&mut self, region: &Region, positions: &Positions, digests: &Digests) {
         region.cache.update(self.written.drain(..), &self.removed);

@@ -18,6 +18,7 @@ use super::acks::Waiting;
 use super::task::Writer;
 use super::transaction::{Reply, Transaction, request_hash};
 use super::{Condition, GateScope, QueuedWrite, WriteError, WriteRequest};
+use crate::spans;
 
 /// A write that is in the log, now or since before.
 struct Accepted {
@@ -39,19 +40,22 @@ struct Draft {
 
 impl Writer {
     /// Stages one write; its record and its operation id must have been loaded.
-    pub(super) fn stage_write(&mut self, transaction: &mut Transaction, write: QueuedWrite, span: tracing::Span) {
-        let QueuedWrite { request, reply } = write;
+    pub(super) fn stage_write(&mut self, transaction: &mut Transaction, write: QueuedWrite) {
+        let QueuedWrite { request, reply, .. } = write;
+        let trace = spans::recorded(request.trace);
         match self.accept(transaction, request) {
             Ok(accepted) => {
                 let deadline = self.region.config.timings.ack_deadline_ms * 1_000_000;
+                let accepted_ns = self.region.clock.boot_ns();
                 let waiting = Waiting {
                     dot: accepted.dot,
                     version: accepted.version,
                     regime: Arc::clone(&self.regime),
                     repeated: accepted.repeated,
-                    deadline_ns: self.region.clock.boot_ns().saturating_add(deadline),
+                    deadline_ns: accepted_ns.saturating_add(deadline),
                     reply,
-                    span,
+                    accepted_ns,
+                    trace,
                 };
                 let visible = accepted.dot.timeline != self.own || accepted.dot.seq <= self.position(self.own).visible;
                 if visible && (!accepted.repeated || self.is_durable(accepted.dot)) {

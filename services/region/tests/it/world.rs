@@ -395,7 +395,7 @@ impl World {
     pub(crate) async fn metric(&self, n: usize, name: &str) -> u64 {
         let text = self.get(n, "/metrics", &[]).await.ok().body;
         let text = String::from_utf8(text.to_vec()).unwrap();
-        let line = text.lines().find(|line| line.starts_with(&format!("longhaul_region_{name} ")));
+        let line = text.lines().find(|line| line.starts_with(&format!("longhaul_region_{name}{{")));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("no metric {name}"))
     }
 

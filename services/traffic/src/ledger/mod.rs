@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use longhaul_core::error_code::ErrorCode;
 use longhaul_core::ids::Dot;
+use longhaul_core::operation::TraceContext;
 use longhaul_core::version::Version;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -107,8 +108,8 @@ pub struct Entry {
     pub base: Option<Version>,
     /// Of a read: what it showed.
     pub observed: Observed,
-    /// The trace of the last answer.
-    pub trace: Option<[u8; 16]>,
+    /// The root of its trace.
+    pub trace: Option<TraceContext>,
 }
 
 impl Entry {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use longhaul_http::trace::trace_id_text;
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 
@@ -96,7 +97,7 @@ impl LedgerFile {
                 version: entry.version,
                 base: entry.base,
                 observed: entry.observed,
-                trace_id: entry.trace.map(|trace| uuid::Uuid::from_bytes(trace).simple().to_string()),
+                trace_id: entry.trace.map(trace_id_text),
             };
             serde_json::to_writer(&mut self.buffer, &line)?;
             self.buffer.push(b'\n');

@@ -56,6 +56,7 @@ pub fn judge(ledger: &Ledger, evidence: &Evidence, circumstances: &JudgeRequest)
         rto_ms: rto::rto_ms(case),
         rto_resolution_ms: rto::resolution_ms(case),
         rto_phases_ms: phases::phases(case),
+        outages: phases::outages(case),
         rpo: rpo::rpo(case),
         availability: availability::by_edge(case),
         availability_by_home: availability::by_home(case),

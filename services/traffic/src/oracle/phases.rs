@@ -9,10 +9,13 @@
 use std::collections::BTreeMap;
 
 use longhaul_core::report::Phases;
+use longhaul_http::trace::trace_id_text;
 use longhaul_http::wire::regime::{ChangeState, ChangeStatus};
+use longhaul_http::wire::traffic::Outage;
 
 use super::history::Case;
 use super::rto::{Recovery, recoveries};
+use crate::ledger::Entry;
 
 /// The milestones that end each phase, in order; of several names the first that the change has.
 const ENDS: [&[&str]; 4] = [
@@ -38,8 +41,39 @@ pub fn phases(case: &Case<'_>) -> BTreeMap<String, Phases> {
         .collect()
 }
 
+/// The same outages for traces: their ends, the change that ended each, and the requests at either end.
+pub fn outages(case: &Case<'_>) -> BTreeMap<String, Outage> {
+    let trace = |entry: &Entry| entry.trace.map(trace_id_text);
+    let recoveries =
+        recoveries(case, true).into_iter().filter(|(_, recovery)| recovery.up_ns != Some(recovery.from_ns));
+    recoveries
+        .map(|(edge, recovery)| {
+            let until = recovery.up_ns.unwrap_or(case.ledger.end_ns);
+            let within = |entry: &&Entry| {
+                let its = entry.edge == edge && entry.kind.writes();
+                its && entry.ended_ns > recovery.from_ns && entry.intended_ns < until
+            };
+            let writes: Vec<&Entry> = case.ledger.measured().filter(within).collect();
+            let failed = writes.iter().filter(|entry| !entry.succeeded() && !case.ledger.is_policy_denial(entry));
+            let first_failed = failed.min_by_key(|entry| entry.intended_ns);
+            let mut succeeded = writes.iter().filter(|entry| entry.succeeded());
+            let outage = Outage {
+                fault_boot_ns: recovery.from_ns,
+                up_boot_ns: recovery.up_ns,
+                change: recovery.up_ns.and_then(|up_ns| change_of(case, recovery, up_ns)).map(|c| c.id.to_owned()),
+                first_failed: first_failed.and_then(|entry| trace(entry)),
+                first_success: succeeded
+                    .find(|entry| Some(entry.ended_ns) == recovery.up_ns)
+                    .and_then(|entry| trace(entry)),
+            };
+            (case.ledger.edges[usize::from(edge)].name.clone(), outage)
+        })
+        .collect()
+}
+
 /// A change as all regions together tell it: the earliest moment of each milestone.
 struct Joined<'a> {
+    id: &'a str,
     epoch_to: u64,
     milestones: BTreeMap<&'a str, u64>,
 }
@@ -50,14 +84,14 @@ fn change_of<'a>(case: &'a Case<'_>, recovery: Recovery, up_ns: u64) -> Option<J
     for change in &case.circumstances.changes {
         by_id.entry(&change.id).or_default().push(change);
     }
-    let joined = by_id.into_values().filter(|reports| reports.iter().any(|r| r.state == ChangeState::Done));
-    let joined = joined.map(|reports| {
+    let joined = by_id.into_iter().filter(|(_, reports)| reports.iter().any(|r| r.state == ChangeState::Done));
+    let joined = joined.map(|(id, reports)| {
         let mut milestones = BTreeMap::new();
         for milestone in reports.iter().flat_map(|report| &report.milestones) {
             let known = milestones.entry(milestone.name.as_str()).or_insert(milestone.boot_ns);
             *known = (*known).min(milestone.boot_ns);
         }
-        Joined { epoch_to: reports.iter().map(|report| report.epoch_to).max().unwrap_or(0), milestones }
+        Joined { id, epoch_to: reports.iter().map(|report| report.epoch_to).max().unwrap_or(0), milestones }
     });
     let began = |change: &Joined<'_>| change.milestones.values().min().copied().unwrap_or(0);
     let within = |change: &Joined<'_>| {

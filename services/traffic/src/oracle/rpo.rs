@@ -40,6 +40,7 @@ pub fn rpo(case: &Case<'_>) -> Rpo {
                 edge: ledger.edges[usize::from(entry.edge)].name.clone(),
                 acknowledged_s: ledger.seconds(entry.ended_ns),
                 quarantined: history.quarantined.contains(&entry.op_id),
+                trace_id: entry.trace.map(longhaul_http::trace::trace_id_text),
             });
         }
     }

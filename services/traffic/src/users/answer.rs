@@ -22,8 +22,8 @@ pub(super) struct Answer {
     pub(super) dot: Option<Dot>,
     /// The session token.
     pub(super) token: Option<String>,
-    /// The trace.
-    pub(super) trace: Option<[u8; 16]>,
+    /// Whether its trace is kept.
+    pub(super) kept: bool,
     /// Of a read: the value; `None` if there is no such record.
     pub(super) value: Option<Bytes>,
 }
@@ -41,15 +41,15 @@ pub(super) enum Attempt {
         retryable: bool,
         /// Milliseconds to wait, if the answer says so.
         after_ms: Option<u64>,
-        /// The trace.
-        trace: Option<[u8; 16]>,
+        /// Whether its trace is kept.
+        kept: bool,
     },
     /// It may have taken effect.
     Unknown {
         /// The code, if there was an answer.
         code: Option<ErrorCode>,
-        /// The trace.
-        trace: Option<[u8; 16]>,
+        /// Whether its trace is kept.
+        kept: bool,
     },
 }
 
@@ -71,7 +71,7 @@ fn common(headers: &HeaderMap) -> Answer {
         version: text(headers, "etag").and_then(|tag| tag.trim_matches('"').parse().ok()),
         dot: None,
         token: text(headers, SESSION),
-        trace: trace::extract(headers).map(|context| context.trace_id),
+        kept: trace::extract(headers).is_some_and(|context| context.flags & trace::SAMPLED != 0),
         value: None,
     }
 }
@@ -80,10 +80,10 @@ fn common(headers: &HeaderMap) -> Answer {
 pub(super) fn read_answer(address: &str, call: Result<Response<Bytes>, CallError>, write: bool) -> Attempt {
     let answer = match call {
         Ok(answer) => answer,
-        Err(error) => return from_error(&error, None),
+        Err(error) => return from_error(&error, false),
     };
     let headers = common(answer.headers());
-    let trace = headers.trace;
+    let kept = headers.kept;
     match success(address, answer) {
         Ok(answer) if write => match serde_json::from_slice::<Written>(answer.body()) {
             Ok(written) => match (written.version.parse(), parse_dot(&written.dot)) {
@@ -94,31 +94,31 @@ pub(super) fn read_answer(address: &str, call: Result<Response<Bytes>, CallError
                     dot: Some(dot),
                     ..headers
                 }),
-                _ => Attempt::Unknown { code: None, trace },
+                _ => Attempt::Unknown { code: None, kept },
             },
             // A success that cannot be read says nothing certain about the write.
-            Err(_) => Attempt::Unknown { code: None, trace },
+            Err(_) => Attempt::Unknown { code: None, kept },
         },
         Ok(answer) if answer.status() == StatusCode::OK && headers.version.is_some() => {
             Attempt::Answered(Answer { value: Some(answer.into_body()), ..headers })
         }
-        Ok(_) => Attempt::Unknown { code: None, trace },
+        Ok(_) => Attempt::Unknown { code: None, kept },
         Err(CallError::Problem { problem, .. }) if problem.code == ErrorCode::NotFound => {
             Attempt::Answered(Answer { version: None, ..headers })
         }
-        Err(error) => from_error(&error, trace),
+        Err(error) => from_error(&error, kept),
     }
 }
 
-fn from_error(error: &CallError, trace: Option<[u8; 16]>) -> Attempt {
+fn from_error(error: &CallError, kept: bool) -> Attempt {
     let (code, retryable, after_ms) = match error {
         CallError::Problem { problem, .. } => (Some(problem.code), problem.code.is_retryable(), problem.retry_after_ms),
         CallError::Unreachable { .. } => (None, true, None),
         CallError::Deadline { .. } | CallError::Broken { .. } | CallError::Unreadable { .. } => (None, false, None),
     };
     match error.effect() {
-        Effect::None => Attempt::Refused { code, retryable, after_ms, trace },
-        Effect::Unknown => Attempt::Unknown { code, trace },
+        Effect::None => Attempt::Refused { code, retryable, after_ms, kept },
+        Effect::Unknown => Attempt::Unknown { code, kept },
     }
 }
 

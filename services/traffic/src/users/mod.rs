@@ -7,4 +7,4 @@ mod play;
 mod session;
 
 pub(crate) use answer::parse_dot;
-pub(crate) use play::{Cast, Finished, Origin, play_edge};
+pub(crate) use play::{Cast, Finished, Origin, Traces, play_edge};

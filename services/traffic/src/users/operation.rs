@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use longhaul_core::error_code::ErrorCode;
+use longhaul_core::operation::TraceContext;
 use longhaul_core::version::Version;
+use longhaul_http::trace::{self, Text};
 use longhaul_http::wire::records::{CONSISTENCY, IDEMPOTENCY_KEY, SESSION, record_path};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -47,6 +49,9 @@ pub(super) struct Performance<'a> {
     token: Option<String>,
     sent: Option<SentWrite>,
     entry: Entry,
+    trace: TraceContext,
+    /// Somebody on the way recorded something of it although its trace was not chosen.
+    kept: bool,
 }
 
 /// Plays one operation; `intended_ns` is its intended start.
@@ -55,6 +60,8 @@ pub(super) async fn perform(cast: &Cast, planned: &PlannedOperation, intended_ns
     let carried = session.carried();
     let home = &cast.population.homes[usize::from(planned.key.home)];
     let mut entry = cast.blank(planned, intended_ns);
+    let trace = cast.traces.draw();
+    entry.trace = Some(trace);
     entry.parent = carried.as_ref().map(|carried| carried.from);
     Performance {
         cast,
@@ -67,6 +74,8 @@ pub(super) async fn perform(cast: &Cast, planned: &PlannedOperation, intended_ns
         token: carried.map(|carried| carried.token),
         sent: None,
         entry,
+        trace,
+        kept: false,
     }
     .run()
     .await
@@ -90,16 +99,16 @@ impl Performance<'_> {
                     outcome = Outcome::Ok;
                     break;
                 }
-                Attempt::Refused { code: Some(ErrorCode::PreconditionFailed), trace, .. } => {
-                    self.note(Some(ErrorCode::PreconditionFailed), trace);
+                Attempt::Refused { code: Some(ErrorCode::PreconditionFailed), kept, .. } => {
+                    self.note(Some(ErrorCode::PreconditionFailed), kept);
                     // An answer to what was asked, unless an earlier attempt is what made the condition fail.
                     if !unknown {
                         outcome = Outcome::Ok;
                     }
                     break;
                 }
-                Attempt::Refused { code, retryable, after_ms, trace } => {
-                    self.note(code, trace);
+                Attempt::Refused { code, retryable, after_ms, kept } => {
+                    self.note(code, kept);
                     let token_refused = matches!(code, Some(ErrorCode::HistoryTruncated | ErrorCode::BadToken));
                     if token_refused && let Some(token) = self.token.take() {
                         self.session.refused(&token);
@@ -113,8 +122,8 @@ impl Performance<'_> {
                         pause = pause.max(Duration::from_millis(after_ms));
                     }
                 }
-                Attempt::Unknown { code, trace } => {
-                    self.note(code, trace);
+                Attempt::Unknown { code, kept } => {
+                    self.note(code, kept);
                     // An append that could not even read has sent no write.
                     unknown |= !self.planned.kind.writes() || self.sent.is_some();
                 }
@@ -126,12 +135,50 @@ impl Performance<'_> {
         }
         self.entry.outcome = if outcome == Outcome::Failed && unknown { Outcome::Unknown } else { outcome };
         self.entry.ended_ns = self.cast.clock.boot_ns();
+        self.record();
         self.entry
     }
 
-    fn note(&mut self, code: Option<ErrorCode>, trace: Option<[u8; 16]>) {
+    /// The root of the operation's trace, from its intended start: what its user waited for.
+    fn record(&self) {
+        let entry = &self.entry;
+        let chosen = trace::records(self.trace);
+        let matters = || {
+            let took_ns = entry.ended_ns.saturating_sub(entry.intended_ns);
+            trace::policy::is_slow_ns(took_ns) || self.kept || entry.outcome != Outcome::Ok
+        };
+        if !(chosen || trace::policy::is_recording() && matters()) {
+            return;
+        }
+        let outcome = match entry.outcome {
+            Outcome::Ok => "ok",
+            Outcome::Failed => "failed",
+            Outcome::Unknown => "unknown",
+        };
+        let region = entry.region.and_then(|index| self.cast.region_name(index));
+        tracing::debug_span!(
+            "user.operation",
+            otel.name = if entry.kind.writes() { "user write" } else { "user read" },
+            otel.kind = "client",
+            // Unknown is no error: it may well have taken effect.
+            otel.status_code = (entry.outcome == Outcome::Failed).then_some("ERROR"),
+            longhaul.context = %Text(trace::kept(self.trace)),
+            longhaul.from_ns = entry.intended_ns,
+            longhaul.to_ns = entry.ended_ns,
+            longhaul.late = (!chosen).then_some(true),
+            longhaul.edge = self.cast.edges[usize::from(entry.edge)].name,
+            longhaul.home = self.home,
+            longhaul.region = region,
+            longhaul.epoch = (entry.epoch > 0).then_some(entry.epoch),
+            longhaul.outcome = outcome,
+            longhaul.attempts = entry.attempts,
+            longhaul.code = entry.code.map(ErrorCode::as_str),
+        );
+    }
+
+    fn note(&mut self, code: Option<ErrorCode>, kept: bool) {
         self.entry.code = code;
-        self.entry.trace = trace;
+        self.kept |= kept;
     }
 
     fn remaining(&self) -> Duration {
@@ -139,9 +186,9 @@ impl Performance<'_> {
     }
 
     fn accept(&mut self, answer: Answer) {
+        self.kept |= answer.kept;
         let entry = &mut self.entry;
         entry.code = None;
-        entry.trace = answer.trace;
         entry.epoch = answer.epoch;
         entry.region = answer.region.and_then(|name| self.cast.region_index(&name));
         entry.version = answer.version;
@@ -244,6 +291,7 @@ impl Performance<'_> {
         if let Some(token) = &self.token {
             put(&mut headers, SESSION, token);
         }
+        trace::inject(&mut headers, self.trace);
         let write = method != Method::GET;
         let mut request = Request::new(body);
         *request.method_mut() = method;
@@ -266,7 +314,7 @@ impl Performance<'_> {
 
 /// Nothing was sent.
 fn refused_here() -> Attempt {
-    Attempt::Refused { code: None, retryable: false, after_ms: None, trace: None }
+    Attempt::Refused { code: None, retryable: false, after_ms: None, kept: false }
 }
 
 fn id_text(id: Uuid) -> String {

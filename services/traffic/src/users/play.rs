@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhaul_core::limits::USERS_IN_FLIGHT_MAX;
+use longhaul_core::operation::TraceContext;
 use longhaul_core::plan::Workload;
 use longhaul_http::client::HttpClient;
 use longhaul_http::clock::SharedClock;
+use longhaul_http::trace::{TraceIds, anchored};
 use longhaul_http::wire::traffic::EdgeTarget;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
@@ -19,8 +21,26 @@ use super::operation::perform;
 use super::session::Session;
 use crate::canary::RunKey;
 use crate::ledger::{Consistency, Entry, Outcome};
+use crate::metrics::{EdgeFigures, users};
 use crate::value::Observed;
 use crate::workload::{EdgeStream, Key, PlannedOperation, Population};
+
+/// Where the traces of operations come from.
+#[derive(Clone)]
+pub(crate) struct Traces {
+    /// Draws them.
+    pub(crate) ids: TraceIds,
+    /// Whether all are kept, whatever the process's policy says: those of a measured run.
+    pub(crate) all: bool,
+}
+
+impl Traces {
+    /// The root of an operation's trace.
+    pub(crate) fn draw(&self) -> TraceContext {
+        let drawn = if self.all { self.ids.root() } else { self.ids.request() };
+        TraceContext { flags: drawn.flags, ..anchored(drawn.trace_id) }
+    }
+}
 
 /// Everything that the users of a run share.
 pub(crate) struct Cast {
@@ -34,12 +54,15 @@ pub(crate) struct Cast {
     pub(super) consistency: Consistency,
     pub(super) seed: u64,
     pub(super) sessions: Vec<Vec<Session>>,
+    pub(super) traces: Traces,
     regions: BTreeMap<String, u16>,
     live: Vec<Live>,
+    figures: Vec<Arc<EdgeFigures>>,
 }
 
 impl Cast {
     /// The users of `edges`. `regions` are the names of all regions in the topology's order.
+    #[expect(clippy::too_many_arguments, reason = "each is one thing that all users of a run share")]
     pub(crate) fn new(
         client: HttpClient,
         clock: SharedClock,
@@ -48,6 +71,7 @@ impl Cast {
         regions: &[String],
         workload: Workload,
         seed: u64,
+        traces: Traces,
     ) -> Self {
         let run = RunKey::new(run_key);
         let sessions = |_| (0..workload.sessions_per_edge).map(|_| Session::default()).collect();
@@ -60,10 +84,12 @@ impl Cast {
             consistency: Consistency::parse(&workload.consistency),
             sessions: (0..edges.len()).map(sessions).collect(),
             live: edges.iter().map(|_| Live::default()).collect(),
+            figures: edges.iter().map(|edge| users().edge(&edge.name)).collect(),
             regions: regions.iter().cloned().zip(0..).collect(),
             edges,
             workload,
             seed,
+            traces,
         }
     }
 
@@ -96,6 +122,10 @@ impl Cast {
     /// The stream of an edge.
     pub(crate) fn stream(&self, edge: usize, warm_up_s: f64, seconds: Option<f64>) -> EdgeStream {
         EdgeStream::new(&self.workload, &self.population, edge, self.seed, warm_up_s, seconds)
+    }
+
+    pub(super) fn region_name(&self, index: u16) -> Option<&str> {
+        self.regions.iter().find(|(_, known)| **known == index).map(|(name, _)| name.as_str())
     }
 
     pub(super) fn region_index(&self, name: &str) -> Option<u16> {
@@ -185,6 +215,7 @@ pub(crate) async fn play_edge(
             };
             let latency_ns = entry.ended_ns.saturating_sub(entry.intended_ns);
             cast.live[usize::from(planned.edge)].ended(entry.ended_ns, entry.outcome, latency_ns);
+            cast.figures[usize::from(planned.edge)].ended(&entry);
             if let Some(out) = out {
                 // Nobody listens any more only when the whole role is closing.
                 let _ = out.send((planned.key, entry)).await;

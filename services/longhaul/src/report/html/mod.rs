@@ -11,12 +11,13 @@ use longhaul_core::report::{Comparison, RunReport};
 use super::comparison::{COLUMNS, row};
 use super::figures::verdict;
 use super::tables::regime;
+use crate::waterfall::Waterfall;
 use page::{document, escape, html_table};
 
 /// The page of a run.
-pub(crate) fn run_page(report: &RunReport) -> String {
+pub(crate) fn run_page(report: &RunReport, waterfall: Option<&Waterfall>) -> String {
     let title = format!("{}, {}", report.plan.name, regime(report));
-    document(&title, &run_body(report, 1))
+    document(&title, &run_body(report, 1, waterfall))
 }
 
 /// The page of a comparison: the table, and every run below it.
@@ -36,18 +37,19 @@ pub(crate) fn comparison_page(comparison: &Comparison) -> String {
             body,
             "<details class=\"run\"{open}><summary>{} <span class=\"verdict {word}\">{word}</span></summary>{}</details>",
             escape(&regime(run)),
-            run_body(run, 2),
+            run_body(run, 2, None),
             word = verdict(run.verdict)
         );
     }
     document(&format!("{}: comparison", comparison.plan), &body)
 }
 
-fn run_body(report: &RunReport, level: u8) -> String {
+fn run_body(report: &RunReport, level: u8, waterfall: Option<&Waterfall>) -> String {
     let mut body = sections::heading(report, level);
     body.push_str(&sections::key_figures(report));
     body.push_str(&sections::timelines(report));
     body.push_str(&sections::recovery(report));
+    body.push_str(&sections::traces(report, waterfall));
     body.push_str(&sections::latency(report));
     body.push_str(&sections::lag(report));
     body.push_str(&sections::lost(report));

@@ -10,6 +10,7 @@ use crate::report::figures::{
     bytes, ms, ms_or_dash, percent, recovery as recovery_text, verdict, worst, worst_recovery, worst_share,
 };
 use crate::report::tables::{fact_rows, regime};
+use crate::waterfall::{Waterfall, svg};
 
 /// Most lost writes on the page; JSON has all.
 const LOST_SHOWN: usize = 200;
@@ -301,4 +302,33 @@ pub(super) fn comparison_bars(comparison: &Comparison) -> String {
         stacked_bars("Staleness of reads, p99", &["p99"], &stale, "ms"),
     ]
     .concat()
+}
+
+/// Where the traces are, and the waterfall of the failover.
+pub(super) fn traces(report: &RunReport, waterfall: Option<&Waterfall>) -> String {
+    let links = &report.traces;
+    let named = [
+        ("drill", &links.drill),
+        ("failover", &links.failover),
+        ("first failed request", &links.first_failed),
+        ("first successful request", &links.first_success),
+    ];
+    let mut items = String::new();
+    for (name, link) in named {
+        let Some(link) = link else { continue };
+        let id = escape(&link.trace_id);
+        let id = match &link.url {
+            Some(url) => format!("<a href=\"{}\">{id}</a>", escape(url)),
+            None => format!("<code>{id}</code>"),
+        };
+        items.push_str(&format!("<li>{name}: {id}</li>"));
+    }
+    for (name, url) in &links.searches {
+        items.push_str(&format!("<li><a href=\"{}\">{}</a></li>", escape(url), escape(name)));
+    }
+    if items.is_empty() && waterfall.is_none() {
+        return String::new();
+    }
+    let picture = waterfall.map(|waterfall| svg(waterfall, escape)).unwrap_or_default();
+    format!("<h2>Where the time went</h2>{picture}<ul>{items}</ul>")
 }

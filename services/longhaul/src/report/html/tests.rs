@@ -52,7 +52,7 @@ fn report() -> RunReport {
 
 #[test]
 fn the_page_is_self_contained_and_well_formed() {
-    let page = run_page(&report());
+    let page = run_page(&report(), None);
     for forbidden in ["http://", "https://", "<script", "src=", "@import", "url("] {
         assert!(!page.contains(forbidden), "{forbidden}");
     }
@@ -65,7 +65,7 @@ fn the_page_is_self_contained_and_well_formed() {
 
 #[test]
 fn text_from_outside_is_escaped() {
-    let page = run_page(&report());
+    let page = run_page(&report(), None);
     assert!(page.contains("too &lt;slow&gt;") && page.contains("a is lost &amp; gone"));
     assert!(!page.contains("too <slow>"));
 }

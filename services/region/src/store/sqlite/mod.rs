@@ -162,6 +162,10 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
+    fn system(&self) -> &'static str {
+        "sqlite"
+    }
+
     fn load(&self) -> StoreFuture<'_, Loaded> {
         Box::pin(async move { self.read(reads::load(self.reader().await?.connection()).await) })
     }

@@ -1,58 +1,48 @@
-//! Trace context (W3C `traceparent`) in requests, answers and operations.
+//! Trace context (W3C `traceparent`) in requests, answers and operations, and what is recorded of a trace.
 //!
-//! Every request has one: the caller's, or a new one drawn from the process's seeded generator. It is put into the
+//! Every request has a context: the caller's, or a new one drawn from the process's seeded generator. It is put into the
 //! request's extensions for handlers, on the server span, and into the answer.
+//!
+//! Whether spans of a trace are recorded is decided where the trace begins ([`policy`]) and travels in the flags of the
+//! context, so that a trace is kept whole or not at all. A request that was not chosen and turns out to be slow or to
+//! fail is kept after all: whoever notices records its span late and says so in the flags of its answer, and every
+//! caller up to the user does the same.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod ids;
+pub mod policy;
+mod server;
+mod timed;
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
 use http::{HeaderMap, HeaderValue};
 use longhaul_core::operation::TraceContext;
-use rand::rngs::SmallRng;
-use rand::{RngCore, SeedableRng};
-use tracing::Instrument;
+
+pub use ids::{TraceIds, anchored, derived};
+pub use server::{Kept, server_span};
+pub use timed::{LINKS_MAX, Links, links_text};
 
 /// The header that carries the context.
 pub const TRACEPARENT: &str = "traceparent";
-
-/// Draws trace and span ids from a seed.
-#[derive(Clone)]
-pub struct TraceIds(Arc<Mutex<SmallRng>>);
-
-impl TraceIds {
-    /// A generator; two processes need different seeds.
-    pub fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(SmallRng::seed_from_u64(seed))))
-    }
-
-    /// A new root context, sampled.
-    pub fn root(&self) -> TraceContext {
-        let mut rng = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut trace_id, mut span_id) = ([0; 16], [0; 8]);
-        rng.fill_bytes(&mut trace_id);
-        rng.fill_bytes(&mut span_id);
-        // All zero is not a valid id.
-        trace_id[15] |= 1;
-        span_id[7] |= 1;
-        TraceContext { trace_id, span_id, flags: 1 }
-    }
-
-    /// A child of `parent`: the same trace, a new span.
-    pub fn child(&self, parent: TraceContext) -> TraceContext {
-        TraceContext { trace_id: parent.trace_id, flags: parent.flags, ..self.root() }
-    }
-}
+/// The flag of a trace that is kept.
+pub const SAMPLED: u8 = 1;
 
 /// Hexadecimal digits of a trace id.
 pub fn trace_id_text(context: TraceContext) -> String {
-    hex(&context.trace_id)
+    format!("{:032x}", u128::from_be_bytes(context.trace_id))
 }
 
 /// The header value for a context.
 pub fn format(context: TraceContext) -> String {
     Text(context).to_string()
+}
+
+/// Whether spans of this context are to be made: its trace is kept, and this process records.
+pub fn records(context: TraceContext) -> bool {
+    context.flags & SAMPLED == SAMPLED && policy::is_recording()
+}
+
+/// The context of the same span in a trace that is kept.
+pub const fn kept(context: TraceContext) -> TraceContext {
+    TraceContext { flags: context.flags | SAMPLED, ..context }
 }
 
 /// A context as the header value, written without an allocation of its own.
@@ -82,6 +72,11 @@ pub fn parse(text: &str) -> Option<TraceContext> {
     (context.trace_id != [0; 16] && context.span_id != [0; 8]).then_some(context)
 }
 
+/// Reads the 32 hexadecimal digits of a trace id.
+pub fn parse_trace_id(text: &str) -> Option<[u8; 16]> {
+    unhex(text).filter(|id| *id != [0; 16])
+}
+
 /// The context in the headers, if there is a valid one.
 pub fn extract(headers: &HeaderMap) -> Option<TraceContext> {
     parse(headers.get(TRACEPARENT)?.to_str().ok()?)
@@ -92,37 +87,6 @@ pub fn inject(headers: &mut HeaderMap, context: TraceContext) {
     if let Ok(value) = HeaderValue::from_str(&format(context)) {
         headers.insert(TRACEPARENT, value);
     }
-}
-
-/// Middleware: the server span of a request, with the caller's context or a new one in its extensions and its answer.
-pub async fn server_span(State(ids): State<TraceIds>, mut request: Request, next: Next) -> Response {
-    let parent = extract(request.headers());
-    let context = parent.map_or_else(|| ids.root(), |parent| ids.child(parent));
-    request.extensions_mut().insert(context);
-    let route = request.extensions().get::<MatchedPath>().map_or_else(String::new, |path| path.as_str().to_owned());
-    let span = tracing::debug_span!(
-        "http.server",
-        otel.name = %format_args!("{} {route}", request.method()),
-        otel.kind = "server",
-        trace_id = %trace_id_text(context),
-        longhaul.context = %Text(context),
-        longhaul.parent = parent.map(Text).map(tracing::field::display),
-        http.request.method = %request.method(),
-        http.route = route,
-        http.response.status_code = tracing::field::Empty,
-    );
-    let mut response = next.run(request).instrument(span.clone()).await;
-    span.record("http.response.status_code", response.status().as_u16());
-    inject(response.headers_mut(), context);
-    response
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
@@ -144,6 +108,7 @@ mod tests {
     fn a_context_survives_the_header() {
         let context = TraceIds::new(7).root();
         assert_eq!(parse(&format(context)), Some(context));
+        assert_eq!(parse_trace_id(&trace_id_text(context)), Some(context.trace_id));
     }
 
     #[test]
