@@ -1,6 +1,7 @@
 //! Links, through their agents.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use http::{HeaderMap, Method};
 use longhaul_core::error_code::ErrorCode;
@@ -12,6 +13,10 @@ use longhaul_http::wire::links::{LINK_BYTES_PATH, LINKS_PATH, LINKS_RESET_PATH, 
 
 use crate::regions::problem;
 use crate::state::Control;
+
+/// Deadline of a change of links: an agent of the kernel's links runs programs for it, one location's changes after another, and
+/// on a slow machine that takes seconds. A change that is given up half-way leaves some links changed.
+const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Bytes by directed pair and cause.
 pub(crate) type LinkBytesTable = BTreeMap<(String, String), BTreeMap<String, u64>>;
@@ -68,14 +73,7 @@ impl Control {
         let agents = self.agents(from, to)?;
         let path = link_path(from, to);
         let patches = agents.iter().map(|agent| {
-            self.client.json::<_, LinkView>(
-                Method::PATCH,
-                agent,
-                &path,
-                HeaderMap::new(),
-                Some(patch),
-                CONTROL_DEADLINE,
-            )
+            self.client.json::<_, LinkView>(Method::PATCH, agent, &path, HeaderMap::new(), Some(patch), CHANGE_DEADLINE)
         });
         let mut views = Vec::with_capacity(agents.len());
         for answer in futures::future::join_all(patches).await {
@@ -110,14 +108,7 @@ impl Control {
         let agents = self.world.link_agents();
         let asks = agents.iter().map(|agent| {
             let headers = HeaderMap::new();
-            self.client.json::<(), Vec<LinkView>>(
-                Method::POST,
-                agent,
-                LINKS_RESET_PATH,
-                headers,
-                None,
-                CONTROL_DEADLINE,
-            )
+            self.client.json::<(), Vec<LinkView>>(Method::POST, agent, LINKS_RESET_PATH, headers, None, CHANGE_DEADLINE)
         });
         for answer in futures::future::join_all(asks).await {
             answer.map_err(|error| problem("the agent of the links", &error))?;
