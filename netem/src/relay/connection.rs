@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use longhaul_core::limits;
 use longhaul_http::net::{self, BoxIo, SharedNet};
+use longhaul_http::watch::Receiver;
 use tokio::io::AsyncReadExt;
-use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use super::lane::{Lane, Reset, Shared};

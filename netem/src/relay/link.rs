@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use longhaul_core::ids::LocationName;
 use longhaul_core::limits;
 use longhaul_core::link::{LinkPatch, LinkProfile, LinkState};
+use longhaul_http::watch;
 use longhaul_http::wire::links::{LinkBytesView, LinkView};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::cause::{Cause, Counters};

@@ -45,6 +45,13 @@ impl<T> Shared<T> {
 #[derive(Debug)]
 pub struct Sender<T>(Arc<Shared<T>>);
 
+/// A value that is watched, and one who watches it.
+pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
+    let sender = Sender::new(value);
+    let receiver = sender.subscribe();
+    (sender, receiver)
+}
+
 impl<T> Sender<T> {
     /// With its first value.
     pub fn new(value: T) -> Self {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use longhaul_control::Control;
 use longhaul_http::net::{Listener, Net, TokioNet};
-use tokio::sync::watch;
+use longhaul_http::watch;
 use tokio_util::sync::CancellationToken;
 
 /// How long to wait before listening is tried again.

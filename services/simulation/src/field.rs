@@ -8,9 +8,9 @@ use longhaul_core::ids::LocationName;
 use longhaul_core::report::LinkCheck;
 use longhaul_core::topology::Topology;
 use longhaul_http::client::{CallError, HttpClient};
+use longhaul_http::watch;
 use longhaul_netem::certificate;
 use longhaul_netem::probe::{Pair, measure, survey};
-use tokio::sync::watch;
 
 use crate::agent::AGENT_PORT;
 use crate::machine::{CONTROL, Machine, USERS};

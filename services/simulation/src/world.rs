@@ -15,10 +15,10 @@ use longhaul_http::client::HttpClient;
 use longhaul_http::clock::SharedClock;
 use longhaul_http::net::SharedNet;
 use longhaul_http::serve::serve;
+use longhaul_http::watch;
 use longhaul_region::RegionConfig;
 use longhaul_region::config::{Genesis, StoreConfig, Timings};
 use longhaul_traffic::TrafficConfig;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{self, AGENT_PORT};

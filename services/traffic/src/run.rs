@@ -240,7 +240,7 @@ impl Run {
         let fetched = others.iter().map(|address| fetch(&self.client, self.token.as_deref(), address, &self.id));
         let mut all = Ledger::clone(own);
         for pages in try_join_all(fetched).await? {
-            all.join(pages);
+            all.join(&pages);
         }
         Ok(Arc::new(all))
     }

@@ -317,10 +317,10 @@ impl Drill<'_> {
 
     /// After a failure: no traffic, no faults.
     async fn clean_up(&self) {
-        if let Some(run) = &self.run {
-            if let Err(problem) = self.control.stop_run(&run.id).await {
-                tracing::warn!(detail = problem.detail, "the traffic of a failed drill cannot be stopped");
-            }
+        if let Some(run) = &self.run
+            && let Err(problem) = self.control.stop_run(&run.id).await
+        {
+            tracing::warn!(detail = problem.detail, "the traffic of a failed drill cannot be stopped");
         }
         for trouble in self.control.heal_all().await.trouble {
             tracing::warn!(trouble, "a fault of a failed drill cannot be healed");

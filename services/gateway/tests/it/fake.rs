@@ -21,10 +21,10 @@ use longhaul_http::clock::SystemClock;
 use longhaul_http::net::{Net, TokioNet};
 use longhaul_http::problem::Problem;
 use longhaul_http::serve::serve;
+use longhaul_http::watch;
 use longhaul_http::wire::gateway::{GATEWAY_PATH, GatewayStatus};
 use longhaul_http::wire::records::{EPOCH, IDEMPOTENCY_KEY, REGION};
 use longhaul_http::wire::regime::REGIME_PATH;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 

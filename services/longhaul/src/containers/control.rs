@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use longhaul_control::{Control, ControlConfig, Deps};
 use longhaul_http::net::{Listener, TokioNet};
-use tokio::sync::watch;
+use longhaul_http::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 

@@ -5,10 +5,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use longhaul_http::watch;
 use longhaul_http::wire::location::{Admission, LocationView, ProcessState, ProcessView};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::sync::watch;
 
 /// How long a signal may take to show in the state of a process.
 const SIGNAL_DEADLINE: Duration = Duration::from_secs(10);

@@ -12,9 +12,9 @@ use longhaul_core::report::LinkCheck;
 use longhaul_core::topology::{Location, LocationKind};
 use longhaul_http::client::{CallError, HttpClient};
 use longhaul_http::net::SharedNet;
+use longhaul_http::watch;
 use longhaul_http::wire::location::{KILL_PATH, LocationView, PAUSE_PATH, PROCESSES_PATH, RESTART_PATH, RESUME_PATH};
 use longhaul_netem::probe::{Pair, measure};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::places::{AGENT_PORT, SERVICE_PORT, USERS_PORT};

@@ -13,9 +13,9 @@ use longhaul_core::topology::{LocationKind, Topology};
 use longhaul_http::client::HttpClient;
 use longhaul_http::clock::{Clock, SystemClock};
 use longhaul_http::net::{Listener, Net, TokioNet};
+use longhaul_http::watch;
 use longhaul_http::wire::traffic::TRAFFIC_PATH;
 use serde::Serialize;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 

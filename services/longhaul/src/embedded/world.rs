@@ -9,8 +9,8 @@ use longhaul_core::ids::LocationName;
 use longhaul_core::report::LinkCheck;
 use longhaul_core::topology::{LocationKind, Topology};
 use longhaul_http::client::{CallError, HttpClient};
+use longhaul_http::watch;
 use longhaul_netem::probe::{Pair, measure};
-use tokio::sync::watch;
 
 use super::child::Child;
 use super::layout::Layout;

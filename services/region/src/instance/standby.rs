@@ -19,8 +19,8 @@ use longhaul_core::regime::Mode;
 use longhaul_http::client::HttpClient;
 use longhaul_http::clock::SharedClock;
 use longhaul_http::problem::Problem;
+use longhaul_http::watch;
 use longhaul_http::{probe, trace};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::forward::forward;

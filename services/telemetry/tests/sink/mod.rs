@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 /// What arrived.
 #[derive(Clone, Default)]
-pub struct Sink(Arc<Mutex<Vec<ResourceSpans>>>);
+pub(crate) struct Sink(Arc<Mutex<Vec<ResourceSpans>>>);
 
 #[tonic::async_trait]
 impl TraceService for Sink {
@@ -32,7 +32,8 @@ impl TraceService for Sink {
 
 impl Sink {
     /// Listens on a free port until the runtime ends; answers with the base address.
-    pub async fn start(&self) -> String {
+    #[expect(clippy::disallowed_types, reason = "the receiver is no service of ours")]
+    pub(crate) async fn start(&self) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let kept = self.clone();
@@ -51,7 +52,7 @@ impl Sink {
     }
 
     /// Every span, with its service's name.
-    pub fn spans(&self) -> Vec<(String, Span)> {
+    pub(crate) fn spans(&self) -> Vec<(String, Span)> {
         let all = self.0.lock().unwrap();
         let spans = all.iter().flat_map(|resource| {
             let attributes = resource.resource.iter().flat_map(|resource| &resource.attributes);
@@ -67,7 +68,7 @@ impl Sink {
     }
 
     /// The span of this name; exactly one must have arrived.
-    pub fn one(&self, name: &str) -> Span {
+    pub(crate) fn one(&self, name: &str) -> Span {
         let mut found: Vec<Span> =
             self.spans().into_iter().filter(|(_, span)| span.name == name).map(|(_, span)| span).collect();
         assert_eq!(found.len(), 1, "spans named {name}");
@@ -76,6 +77,6 @@ impl Sink {
 }
 
 /// An id's bytes.
-pub fn bytes(hex: &str) -> Vec<u8> {
+pub(crate) fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len() / 2).map(|n| u8::from_str_radix(&hex[2 * n..2 * n + 2], 16).unwrap()).collect()
 }

@@ -37,7 +37,7 @@ impl<'a> Pages<'a> {
 
 impl Ledger {
     /// Adds what another role's users of the same run saw.
-    pub(crate) fn join(&mut self, pages: Pages<'_>) {
+    pub(crate) fn join(&mut self, pages: &Pages<'_>) {
         for entry in pages.entries.iter() {
             let Some(key) = pages.keys.get(entry.key as usize) else { continue };
             let key = self.intern(*key);
@@ -76,6 +76,7 @@ mod tests {
     use crate::ledger::{Consistency, Outcome};
     use crate::value::Observed;
     use crate::workload::{Kind, Slot};
+    use longhaul_core::operation::TraceContext;
 
     fn entry(n: u32, edge: u16, key: u32, ended_ns: u64) -> Entry {
         Entry {
@@ -100,7 +101,7 @@ mod tests {
             version: None,
             base: None,
             observed: Observed::Nothing,
-            trace: Some([7; 16]),
+            trace: Some(TraceContext { trace_id: [7; 16], span_id: [7; 8], flags: 1 }),
         }
     }
 
@@ -117,7 +118,7 @@ mod tests {
     fn joined_ledgers_keep_every_operation_its_record_and_the_order_of_ends() {
         let (mut one, two) = (ledger(0, &[5, 6], 100), ledger(1, &[6, 7, 5], 95));
         let bytes = Pages::of(&two).to_bytes().unwrap();
-        one.join(postcard::from_bytes(&bytes).unwrap());
+        one.join(&postcard::from_bytes(&bytes).unwrap());
         let seen: Vec<_> =
             one.entries.iter().map(|entry| (entry.edge, one.keys[entry.key as usize].slot, entry.ended_ns)).collect();
         let register = Slot::Register;
