@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use longhaul_control::world::{World, WorldError, WorldFuture};
+use longhaul_control::world::{Player, World, WorldError, WorldFuture};
 use longhaul_core::ids::LocationName;
 use longhaul_core::report::LinkCheck;
 use longhaul_core::topology::Topology;
@@ -116,12 +116,12 @@ impl World for Field {
         Some(address(edge.as_str()))
     }
 
-    fn traffic_address(&self) -> String {
-        address(USERS)
+    fn players(&self) -> Vec<Player> {
+        vec![Player { address: address(USERS), edges: None }]
     }
 
-    fn link_agent(&self, from: &LocationName, to: &LocationName) -> Option<String> {
-        self.topology.link(from, to).map(|_| format!("{USERS}:{AGENT_PORT}"))
+    fn link_agents_of(&self, from: &LocationName, to: &LocationName) -> Vec<String> {
+        self.topology.link(from, to).map(|_| format!("{USERS}:{AGENT_PORT}")).into_iter().collect()
     }
 
     fn link_agents(&self) -> Vec<String> {

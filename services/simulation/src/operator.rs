@@ -302,6 +302,7 @@ impl Operator {
             modes,
             settle_s: SETTLE_S,
             regions_expected_down: Vec::new(),
+            others: Vec::new(),
         }
     }
 
@@ -506,6 +507,7 @@ pub(crate) fn run_request(
         duration_s,
         mode,
         run_key: format!("seed {seed}"),
+        part: None,
     }
 }
 

@@ -13,13 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::drill::{regime, stop_token, with_start};
 use crate::cli::SimulateArgs;
+use crate::inputs;
 use crate::outcome::Outcome;
 use crate::report::{self, SeedProgress};
-use crate::{inputs, telemetry};
+use crate::telemetry::{self, Telemetry};
 
 /// Runs a simulation.
 pub(crate) async fn run(args: SimulateArgs) -> Outcome {
-    match telemetry::with("control", "control", None, telemetry::QUIET, simulate(args)).await {
+    match telemetry::with(Telemetry::command(None), simulate(args)).await {
         Ok(report) => outcome(&report),
         Err(reason) => Outcome::invalid(reason),
     }
