@@ -175,9 +175,7 @@ async fn read(
         Consistency::Session => true,
         Consistency::Primary => regime.mode != Mode::ActivePassive,
     };
-    if of_session
-        && let Some(token) = &token
-    {
+    if of_session && let Some(token) = &token {
         catch_up(region, &regime, token, trace).await?;
     }
     let record = find(region, &key, trace).await.map_err(|detail| refuse(ErrorCode::StoreFailed, detail))?;
