@@ -61,6 +61,28 @@ impl SpanProcessor for Finish {
     }
 }
 
+/// Attributes that are integers. `tracing-opentelemetry` takes unsigned ones for text.
+const INTEGERS: [&str; 9] = [
+    "http.response.status_code",
+    "http.request.resend_count",
+    "db.operation.batch.size",
+    "messaging.batch.message_count",
+    attribute::ATTEMPTS,
+    attribute::EPOCH,
+    attribute::LINKS_LEFT_OUT,
+    attribute::OPERATIONS,
+    attribute::RPO_WRITES,
+];
+
+/// Makes an integer of its text.
+fn integer(value: &mut Value) {
+    if let Value::String(text) = &*value
+        && let Ok(number) = text.as_str().parse::<i64>()
+    {
+        *value = Value::I64(number);
+    }
+}
+
 fn finish(span: &mut SpanData, boot: SystemTime) {
     let mut links = Vec::new();
     let (mut from, mut to, mut lasted) = (None, None, None);
@@ -68,7 +90,10 @@ fn finish(span: &mut SpanData, boot: SystemTime) {
     let client = span.span_kind == SpanKind::Client;
     // A field that was recorded twice is there twice; the later one counts.
     let mut kept: Vec<KeyValue> = Vec::with_capacity(span.attributes.len());
-    for known in std::mem::take(&mut span.attributes) {
+    for mut known in std::mem::take(&mut span.attributes) {
+        if INTEGERS.contains(&known.key.as_str()) {
+            integer(&mut known.value);
+        }
         match known.key.as_str() {
             attribute::LINKS => {
                 let text = known.value.as_str().into_owned();

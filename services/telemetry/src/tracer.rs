@@ -62,7 +62,9 @@ impl Tracer for GivenTracer {
                 parent.is_remote(),
                 parent.trace_state().clone(),
             )),
-            None => Context::new(),
+            None if own.is_sampled() => Context::new(),
+            // A root that is not kept: with itself around it, the sampler sees its flags.
+            None => Context::new().with_remote_span_context(own.clone()),
         };
         GIVEN.set(Some((own.trace_id(), own.span_id())));
         let span = self.0.build_with_context(builder, &around);

@@ -44,6 +44,7 @@ fn report() -> RunReport {
             edge: "london".into(),
             acknowledged_s: 7.9,
             quarantined: true,
+            trace_id: None,
         })
         .collect();
     report.rpo.writes = 25;
