@@ -45,7 +45,7 @@ fn every_curl_line_of_the_readme_works_as_written() {
             assert!((200..300).contains(&status) || known, "{line}: {status} {body}");
             (200..300).contains(&status)
         });
-        let awaited: Option<(&str, &dyn Fn(&Value) -> bool)> = match () {
+        let awaited: Option<(&str, Holds<'_>)> = match () {
             () if line.contains("region-loss") => {
                 Some(("the others fail over", &|now| now["primary"] != before["primary"]))
             }
@@ -63,6 +63,9 @@ fn every_curl_line_of_the_readme_works_as_written() {
     }
     assert!(cluster.stop().success());
 }
+
+/// What a regime must be like.
+type Holds<'a> = &'a dyn Fn(&Value) -> bool;
 
 fn cluster_regime(cluster: &Cluster) -> Value {
     cluster.control("/v1/regime")

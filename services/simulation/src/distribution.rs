@@ -31,6 +31,9 @@ impl Distribution {
     }
 }
 
+/// What a run tells of one figure, if it has it.
+type Figure = fn(&Row) -> Option<f64>;
+
 /// One run in a line. Figures are of the worst edge, milliseconds unless the name says otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
@@ -161,7 +164,7 @@ impl Collection {
     pub fn report(self, plan: &str, topology: &str, regime: String, median_run: Option<RunReport>) -> SimulationReport {
         let runs: Vec<Row> = self.rows.into_values().collect();
         let count = |verdict: Verdict| runs.iter().filter(|run| run.verdict == verdict).count() as u64;
-        let figures: [(&'static str, fn(&Row) -> Option<f64>); 7] = [
+        let figures: [(&'static str, Figure); 7] = [
             ("rto_write_ms", |row| row.rto_write_ms),
             ("rto_read_ms", |row| row.rto_read_ms),
             ("rpo_writes", |row| Some(row.rpo_writes as f64)),

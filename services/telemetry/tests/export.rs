@@ -6,7 +6,6 @@ mod sink;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use longhaul_telemetry::{Endpoint, InitError, Otlp, Protocol, SpanFile, TelemetryConfig, init};
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use sink::{Sink, bytes};

@@ -77,7 +77,7 @@ impl Folder {
         let page = report.median_run.as_ref().map(|run| {
             text.push_str("\nthe run with the median recovery:\n");
             text.push_str(&tables::run_text(run, None));
-            html::run_page(run)
+            html::run_page(run, None)
         });
         self.write(&text, report, page.as_deref().unwrap_or("<!doctype html><title>no run has a report</title>"))
     }
