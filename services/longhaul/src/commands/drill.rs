@@ -17,7 +17,7 @@ use crate::{inputs, signals};
 
 /// Runs a drill.
 pub(crate) async fn run(plan: &str, args: RunArgs) -> Outcome {
-    match telemetry::with(Telemetry::command(args.testbed.otlp.as_deref()), drill(plan, &args)).await {
+    match Box::pin(telemetry::with(Telemetry::command(args.testbed.otlp.as_deref()), drill(plan, &args))).await {
         Ok(report) => outcome(&report),
         Err(reason) => Outcome::invalid(reason),
     }
