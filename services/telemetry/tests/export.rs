@@ -5,7 +5,7 @@ mod sink;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use longhaul_telemetry::{Endpoint, InitError, Otlp, Protocol, SpanFile, TelemetryConfig, init};
+use longhaul_telemetry::{InitError, Otlp, SpanFile, TelemetryConfig, init};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use sink::{Sink, bytes};
@@ -32,13 +32,7 @@ async fn spans_are_exported_as_their_fields_say_before_the_process_ends() {
     let otlp = Otlp { metrics: None, ..config.otlp.clone() };
     let config = TelemetryConfig { otlp, ..config };
     let guard = tokio::task::spawn_blocking(move || init(&config)).await.unwrap().unwrap();
-    let again = TelemetryConfig {
-        otlp: Otlp {
-            traces: Some(Endpoint { url: format!("{base}/v1/traces"), protocol: Protocol::Http }),
-            ..Otlp::default()
-        },
-        ..TelemetryConfig::default()
-    };
+    let again = TelemetryConfig::default();
     let again = tokio::task::spawn_blocking(move || init(&again)).await.unwrap();
     assert!(matches!(again, Err(InitError::Twice)));
 
