@@ -58,7 +58,7 @@ fn bar(start_ms: f64, took_ms: f64, whole_ms: f64) -> String {
     let column = |ms: f64| if whole_ms > 0.0 { (ms / whole_ms * BAR as f64).round() as usize } else { 0 };
     let from = column(start_ms).min(BAR - 1);
     let to = column(start_ms + took_ms).clamp(from, BAR);
-    let body = if to == from { "▏".to_owned() } else { "█".repeat(to - from) };
+    let body = if column(start_ms + took_ms) == column(start_ms) { "▏".to_owned() } else { "█".repeat(to - from) };
     format!("{}{body}{}", " ".repeat(from), " ".repeat(BAR - to.max(from + 1)))
 }
 
