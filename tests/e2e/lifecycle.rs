@@ -85,7 +85,10 @@ fn control_shows_what_runs_and_answers_problems() {
 fn the_program_has_no_place_to_die_on_command() {
     let cluster = Cluster::up(&["--topology", "two-regions"]);
     let armed = json!({"point": "before_commit"});
-    let answer = cluster.send(Method::PUT, "eu-central-1", "/internal/v1/fail-point", Some(&armed));
+    let answer = cluster.send(Method::PUT, "eu-west-1", "/internal/v1/fail-point", Some(&armed));
     assert_eq!(answer.status(), 404);
-    cluster.json(Method::PUT, "eu-central-1", "/v1/records/eu-central-1/alive", Some(&json!(1)));
+    until("the region takes writes", || {
+        let answer = cluster.send(Method::PUT, "eu-west-1", "/v1/records/eu-west-1/alive", Some(&json!(1)));
+        answer.status().is_success()
+    });
 }
