@@ -357,6 +357,7 @@ fn the_document_names_every_operation() {
     let document = longhaul_traffic::openapi();
     let paths: Vec<&str> = document.paths.paths.keys().map(String::as_str).collect();
     let expected = [
+        "/metrics",
         "/v1/runs",
         "/v1/runs/{id}",
         "/v1/runs/{id}/findings",
