@@ -4,6 +4,7 @@
 mod failover;
 mod figures;
 mod gateway;
+mod group_commit;
 mod lag;
 mod load;
 mod memory;
