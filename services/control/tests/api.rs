@@ -101,14 +101,16 @@ impl World for Remembering {
 #[derive(Clone)]
 struct Agent {
     journal: Journal,
+    declared: BTreeMap<(String, String), LinkProfile>,
     links: Arc<Mutex<BTreeMap<(String, String), LinkProfile>>>,
 }
 
 impl Agent {
     fn view(&self, from: &str, to: &str) -> LinkView {
-        let current = self.links.lock().unwrap()[&(from.to_owned(), to.to_owned())].clone();
-        let (from, to) = (from.to_owned(), to.to_owned());
-        LinkView { from, to, declared: current.clone(), current, flap_ms: None, connections: 0, dead_connections: 0 }
+        let pair = (from.to_owned(), to.to_owned());
+        let (declared, current) = (self.declared[&pair].clone(), self.links.lock().unwrap()[&pair].clone());
+        let (from, to) = pair;
+        LinkView { from, to, declared, current, flap_ms: None, connections: 0, dead_connections: 0 }
     }
 
     fn all(&self) -> Vec<LinkView> {
@@ -159,9 +161,10 @@ impl Cockpit {
         let topology = Topology::shipped("two-regions").unwrap().unwrap();
         let journal = Journal::default();
         let links = topology.links.iter();
-        let links =
+        let declared: BTreeMap<_, _> =
             links.map(|((from, to), link)| ((from.to_string(), to.to_string()), link.profile.clone())).collect();
-        let agent = Agent { journal: journal.clone(), links: Arc::new(Mutex::new(links)) };
+        let links = Arc::new(Mutex::new(declared.clone()));
+        let agent = Agent { journal: journal.clone(), declared, links };
         let net = Arc::new(TokioNet);
         let stop = CancellationToken::new();
         let agent_listener = net.bind("127.0.0.1:0").await.unwrap();
@@ -254,6 +257,30 @@ async fn healing_one_link_leaves_the_other_faults_in_force() {
     assert_eq!(code(&again), ErrorCode::Conflict);
     let other: FaultView = cockpit.ask(Method::GET, &format!("/v1/faults/{}", two.id), None).await.unwrap();
     assert_eq!(other.state, FaultState::Active);
+    cockpit.close().await;
+}
+
+#[tokio::test]
+async fn a_changed_link_is_a_fault_until_it_is_as_declared_or_healed() {
+    let cockpit = Cockpit::new(false, None).await;
+    let path = "/v1/links/paris/eu-west-1";
+    let state = |fault: &FaultView| fault.state;
+    for heal_by_patch in [true, false] {
+        let cut: LinkView = cockpit.ask(Method::PATCH, path, Some(json!({"state": "cut"}))).await.unwrap();
+        assert_ne!(cut.current, cut.declared);
+        let faults: Vec<FaultView> = cockpit.ask(Method::GET, "/v1/faults", None).await.unwrap();
+        assert_eq!(faults.last().map(state), Some(FaultState::Active));
+        if heal_by_patch {
+            let _: LinkView = cockpit.ask(Method::PATCH, path, Some(json!({"state": "up"}))).await.unwrap();
+        } else {
+            let healed: Value = cockpit.ask(Method::DELETE, "/v1/faults", None).await.unwrap();
+            assert_eq!(healed["healed"].as_array().map(Vec::len), Some(1), "{healed}");
+        }
+        let link: LinkView = cockpit.ask(Method::GET, path, None).await.unwrap();
+        assert_eq!(link.current, link.declared);
+        let faults: Vec<FaultView> = cockpit.ask(Method::GET, "/v1/faults", None).await.unwrap();
+        assert!(faults.iter().all(|fault| fault.state == FaultState::Healed), "{faults:?}");
+    }
     cockpit.close().await;
 }
 

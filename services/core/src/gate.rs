@@ -143,7 +143,12 @@ pub fn write_gate(
                 _ => {}
             }
             standing(regime, me, ready)?;
-            if lease_valid { Ok(()) } else { Err(GateRefusal::NoLease) }
+            match stage {
+                _ if lease_valid => Ok(()),
+                // The lease is given back with the proposal that ends this stage; its answer is a vote away.
+                Some(Stage::HomeOnly) => Err(GateRefusal::Switching { next: Some(home) }),
+                _ => Err(GateRefusal::NoLease),
+            }
         }
         Mode::ActiveActive => {
             match (stage, next) {

@@ -56,6 +56,12 @@ fn on_the_way_to_isolation_only_the_home_writes() {
     let one = at_stage(regime(Mode::ActivePassive, Durability::Local), Stage::HomeOnly, Mode::RegionalIsolation, None);
     assert_eq!(write(&one, 1, 1), Ok(()));
     assert_eq!(write(&one, 1, 2).unwrap_err().code(), ErrorCode::Switching);
+    let given_back = write_gate(&one, RegionId(1), RegionId(1), false, true).unwrap_err();
+    assert_eq!(
+        (given_back.code(), given_back.hint()),
+        (ErrorCode::Switching, Some(RegionId(1))),
+        "held until the flip"
+    );
     assert_eq!(write(&one, 2, 2).unwrap_err().code(), ErrorCode::NotPrimary);
 }
 

@@ -29,7 +29,8 @@ pub(crate) async fn get_link(
     control.link_view(&from, &to).await.map(Json)
 }
 
-/// Changes one directed link while traffic flows. Unlike a fault it is not remembered for healing.
+/// Changes one directed link while traffic flows. The change is remembered as a fault, which `DELETE /v1/faults` heals,
+/// until the link is as declared again.
 #[utoipa::path(patch, path = "/v1/links/{from}/{to}", tag = "testbed", request_body = LinkPatch,
     params(("from" = String, Path, description = "From which location"), ("to" = String, Path, description = "To which location")),
     responses((status = 200, body = LinkView), (status = 400, body = Problem), (status = 404, body = Problem)))]
@@ -38,5 +39,5 @@ pub(crate) async fn patch_link(
     Path((from, to)): Path<(String, String)>,
     Body(patch): Body<LinkPatch>,
 ) -> Result<Json<LinkView>, Problem> {
-    control.patch_link(&from, &to, &patch).await.map(Json)
+    control.change_link(&from, &to, &patch).await.map(Json)
 }

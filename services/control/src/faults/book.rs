@@ -51,6 +51,18 @@ impl FaultBook {
             }
         }
     }
+
+    /// Marks as healed the changes of links that nothing is left of: every direction that they changed is `as_declared`.
+    pub(crate) fn healed_links(&self, as_declared: impl Fn(&str, &str) -> bool, boot_ns: u64) {
+        let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for fault in faults.iter_mut().filter(|fault| fault.state == FaultState::Active) {
+            let Action::Link { from, to, both, .. } = &fault.action else { continue };
+            if as_declared(from, to) && (!both || as_declared(to, from)) {
+                fault.state = FaultState::Healed;
+                fault.healed_boot_ns = Some(boot_ns);
+            }
+        }
+    }
 }
 
 fn takes_back(healing: &Action, fault: &Action) -> bool {
@@ -75,6 +87,8 @@ fn takes_back(healing: &Action, fault: &Action) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use longhaul_core::link::LinkPatch;
+
     use super::*;
 
     fn fault(id: &str, action: Action) -> FaultView {
@@ -99,6 +113,17 @@ mod tests {
         book.healed_by(&Action::RegionReturn { region: "us".into() }, 9);
         assert_eq!(book.active().iter().map(|fault| fault.id.as_str()).collect::<Vec<_>>(), ["1"]);
         assert_eq!(book.get("2").unwrap().healed_boot_ns, Some(9));
+    }
+
+    #[test]
+    fn a_change_of_links_ends_when_every_direction_of_it_is_as_declared() {
+        let book = FaultBook::default();
+        let link = |both| Action::Link { from: "a".into(), to: "b".into(), both, change: LinkPatch::default() };
+        book.put(fault("there", link(false)));
+        book.put(fault("both", link(true)));
+        book.healed_links(|from, _| from == "a", 9);
+        assert_eq!(book.active().iter().map(|fault| fault.id.as_str()).collect::<Vec<_>>(), ["both"]);
+        assert_eq!(book.get("there").unwrap().healed_boot_ns, Some(9));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use longhaul_core::plan::Action;
 use longhaul_http::problem::Problem;
 use longhaul_http::wire::control::{EventKind, FailoverCommand, RegimeChange};
 use longhaul_http::wire::faults::{FaultState, FaultView, Healed};
+use longhaul_http::wire::links::LinkView;
 use longhaul_http::wire::regime::{ChangeState, ChangeStatus};
 use longhaul_http::wire::status::{CLOCK_PATH, ClockSkew, RegionStatus, STATUS_PATH};
 
@@ -26,6 +27,21 @@ pub(crate) struct Acted {
 }
 
 impl Control {
+    /// Changes one directed link, and remembers it as a fault until the link is as declared again; the link as it is
+    /// from then on.
+    pub(crate) async fn change_link(&self, from: &str, to: &str, change: &LinkPatch) -> Result<LinkView, Problem> {
+        change.validate().map_err(|error| Problem::new(ErrorCode::BadRequest, error.to_string()))?;
+        let action = Action::Link { from: from.to_owned(), to: to.to_owned(), both: false, change: change.clone() };
+        self.act(&action, HeaderMap::new()).await?;
+        let links = self.link_views().await?;
+        let as_declared = |link: &LinkView| link.current == link.declared && link.flap_ms.is_none();
+        let is_declared = |from: &str, to: &str| {
+            links.iter().any(|link| (link.from.as_str(), link.to.as_str()) == (from, to) && as_declared(link))
+        };
+        self.faults.healed_links(is_declared, self.clock.boot_ns());
+        self.link_view(from, to).await
+    }
+
     /// Puts names in the place of `primary` and `secondary`.
     pub(crate) async fn resolve(&self, action: &Action) -> Result<Action, Problem> {
         // Only a role word needs to know who is primary; names resolve without any region that answers.

@@ -45,23 +45,20 @@ impl Changes {
 
     /// Notes a moment of a change that another region drives.
     pub(super) fn witness(&self, id: Uuid, kind: &str, name: &str, trace: Option<TraceContext>) {
-        let text = id.to_string();
-        let known = self.region.changes().into_iter().find(|known| known.id == text);
-        if known.as_ref().is_some_and(|known| known.milestones.iter().any(|milestone| milestone.name == name)) {
+        let milestone = Milestone {
+            name: name.to_owned(),
+            boot_ns: self.region.clock.boot_ns(),
+            region: self.region.config.name().to_owned(),
+        };
+        // Whoever drives a change ends its record; one that this region only saw ends with what it saw.
+        if self.region.witness_change(&id.to_string(), milestone.clone()) {
             return;
         }
-        // Whoever drives a change ends its record; one that this region only saw ends with what it saw.
-        let drives = known.is_some();
-        let mut record = match known {
-            Some(status) => Record { region: Arc::clone(&self.region), status },
-            None => self.begin(id, kind, "as seen by a region that took part".to_owned(), trace),
-        };
-        record.mark(name);
-        if !drives {
-            let regime = self.region.regime();
-            record.expect(regime.primary, None);
-            record.finish(ChangeState::Done, regime.epoch, None);
-        }
+        let mut record = self.begin(id, kind, "as seen by a region that took part".to_owned(), trace);
+        record.mark_at(name, milestone.boot_ns);
+        let regime = self.region.regime();
+        record.expect(regime.primary, None);
+        record.finish(ChangeState::Done, regime.epoch, None);
     }
 
     fn name(&self, region: Option<RegionId>) -> Option<String> {
@@ -151,16 +148,6 @@ impl Record {
     }
 
     fn publish(&self) {
-        // A witness of the same region may have added a moment meanwhile: keep it.
-        let mut status = self.status.clone();
-        if let Some(known) = self.region.changes().into_iter().find(|known| known.id == status.id) {
-            for milestone in known.milestones {
-                if !status.milestones.contains(&milestone) {
-                    status.milestones.push(milestone);
-                }
-            }
-            status.milestones.sort_by_key(|milestone| milestone.boot_ns);
-        }
-        self.region.record_change(status);
+        self.region.record_change(self.status.clone());
     }
 }

@@ -7,6 +7,7 @@ use futures::future::join_all;
 use http::Method;
 use longhaul_core::ids::RegionId;
 use longhaul_core::regime::{Mode, Regime};
+use longhaul_core::register::Intent;
 use longhaul_core::transition::{
     Command, HomeCopy, Observations, Origin, Plan, Refusal, Request, Seen, Step, TransitionDriver, plan,
 };
@@ -44,6 +45,13 @@ pub(super) enum StartError {
 pub(super) async fn start(role: &SharedRole, request: Request) -> Result<Uuid, StartError> {
     let Ok(driving) = Arc::clone(&role.driving).try_lock_owned() else { return Err(StartError::Busy) };
     let region = &role.region;
+    if region.regime().transition.is_some() {
+        // It may have ended without this region having heard of it yet. Failing to find out is no reason to say more than
+        // that it is under way.
+        if let Err(error) = role.change(Intent::Read).await {
+            tracing::info!(%error, "cannot find out whether the transition under way has ended");
+        }
+    }
     let regime = region.regime();
     let observations = observe(role, regime.members.keys().copied()).await;
     let plan = plan(&regime, &request, &observations).map_err(StartError::Refused)?;

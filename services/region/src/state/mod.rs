@@ -19,7 +19,7 @@ use longhaul_http::client::HttpClient;
 use longhaul_http::clock::SharedClock;
 use longhaul_http::trace::TraceIds;
 use longhaul_http::watch;
-use longhaul_http::wire::regime::ChangeStatus;
+use longhaul_http::wire::regime::{ChangeStatus, Milestone};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,7 @@ use crate::store::Store;
 use crate::writer::WriterHandle;
 
 pub mod cache;
+mod change_log;
 pub mod counters;
 pub mod directory;
 pub mod log_tail;
@@ -39,6 +40,7 @@ pub mod tenure;
 pub mod visibility;
 
 use cache::RecordCache;
+use change_log::ChangeLog;
 use counters::{Counters, Timings};
 use directory::Directory;
 use log_tail::LogTail;
@@ -57,9 +59,6 @@ pub struct PublishedDigests {
 
 /// A shared store.
 pub type SharedStore = Arc<dyn Store>;
-
-/// Changes kept for people; the oldest goes first.
-const CHANGES_MAX: usize = 256;
 
 /// Whether this region may write although it was down: somebody must have said that nobody knows more of its log than
 /// it does itself (a disk that was set back would otherwise number operations twice).
@@ -157,7 +156,7 @@ pub struct Region {
     tenure: Arc<Tenure>,
     clock_blocked_ns: AtomicU64,
     top_up: Mutex<Option<TopUp>>,
-    changes: Mutex<Vec<ChangeStatus>>,
+    changes: ChangeLog,
     rng: Mutex<SmallRng>,
 }
 
@@ -218,7 +217,7 @@ impl Region {
             tenure: parts.tenure,
             clock_blocked_ns: AtomicU64::new(0),
             top_up: Mutex::new(None),
-            changes: Mutex::new(Vec::new()),
+            changes: ChangeLog::default(),
             rng: Mutex::new(SmallRng::seed_from_u64(seed.rotate_left(17))),
             config,
         }
@@ -449,22 +448,19 @@ impl Region {
         uuid::Builder::from_random_bytes(bytes).into_uuid()
     }
 
-    /// Notes how a change stands: replaces the entry of the same id, or adds one.
+    /// Notes how a change stands: replaces the entry of the same id, or adds one. Moments that others noted stay.
     pub fn record_change(&self, change: ChangeStatus) {
-        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = changes.iter_mut().find(|known| known.id == change.id) {
-            *known = change;
-            return;
-        }
-        if changes.len() == CHANGES_MAX {
-            changes.remove(0);
-        }
-        changes.push(change);
+        self.changes.record(change);
+    }
+
+    /// Adds a moment to a change that another task drives; whether this region knows the change.
+    pub fn witness_change(&self, id: &str, milestone: Milestone) -> bool {
+        self.changes.witness(id, milestone)
     }
 
     /// Every change that this region drove or took part in, newest last.
     pub fn changes(&self) -> Vec<ChangeStatus> {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.changes.all()
     }
 
     /// Whether telemetry must keep quiet about records: nothing of them may leave their home.
