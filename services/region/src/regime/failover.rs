@@ -72,6 +72,12 @@ pub(super) async fn fail_over(role: &Arc<RegimeRole>, command: Command) -> Resul
         Ok(result) => result,
         Err(_) => Err(FailoverError::Deadline),
     };
+    // Others may have completed what this attempt had sent, and this region may have adopted it: then it has happened.
+    let in_force = role.region.regime();
+    let result = match result {
+        Err(_) if in_force.change.id == command.id => Ok((*in_force).clone()),
+        result => result,
+    };
     match &result {
         Ok(regime) => {
             record.expect(regime.primary, None);
@@ -129,13 +135,33 @@ async fn drive(
                 record.mark("promoted");
                 return Ok(*regime);
             }
-            Some(Progress::Done(outcome)) => return Err(lost(role, outcome).await.into()),
+            Some(Progress::Done(outcome)) => {
+                let error = lost(role, outcome).await;
+                return settle(role, command, record, error).await;
+            }
             _ => {}
         }
         match attempt.next().await {
-            None => return Err(ChangeError::NoMajority.into()),
+            None => return settle(role, command, record, ChangeError::NoMajority).await,
             next => progress = next,
         }
+    }
+}
+
+/// The regime was sent to the voters, but what became of it is unknown: some may have accepted it too late, or another
+/// attempt may have completed it. Reading the register finds out, and makes it final either way.
+async fn settle(
+    role: &Arc<RegimeRole>,
+    command: &Command,
+    record: &mut Record,
+    error: ChangeError,
+) -> Result<Regime, FailoverError> {
+    match role.change(Intent::Read).await? {
+        Outcome::Chosen(regime) | Outcome::Stale { current: regime } if regime.change.id == command.id => {
+            record.mark("promoted");
+            Ok(*regime)
+        }
+        _ => Err(error.into()),
     }
 }
 
