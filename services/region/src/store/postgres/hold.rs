@@ -154,7 +154,10 @@ impl Hold {
         if let Err(error) = released {
             tracing::debug!(%error, "the store could not be given up in order; the next holder waits");
         }
-        // The session's end unlocks.
+        // The session's end unlocks, too, but only some time after this side has closed it.
+        if let Err(error) = timed(&self.server, unlock(&mut self.connection)).await {
+            tracing::debug!(%error, "the store could not be unlocked; the session's end does it");
+        }
         let _ = tokio::time::timeout(STORE_DEADLINE, self.connection.close()).await;
     }
 }
@@ -173,6 +176,13 @@ pub(super) fn deposed(server: &Server, term: i64) -> StoreError {
 
 async fn try_lock(connection: &mut PgConnection) -> Result<bool, Error> {
     sqlx::query_scalar("SELECT pg_try_advisory_lock($1, current_schema()::regnamespace::oid::int)")
+        .bind(LOCK_CLASS)
+        .fetch_one(connection)
+        .await
+}
+
+async fn unlock(connection: &mut PgConnection) -> Result<bool, Error> {
+    sqlx::query_scalar("SELECT pg_advisory_unlock($1, current_schema()::regnamespace::oid::int)")
         .bind(LOCK_CLASS)
         .fetch_one(connection)
         .await
