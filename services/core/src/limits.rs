@@ -72,6 +72,9 @@ pub const FAILOVER_DWELL: Duration = Duration::from_secs(60);
 pub const FAILOVERS_PER_HOUR: usize = 3;
 /// How long the next best placed region waits before it tries a failover in its turn.
 pub const PROPOSER_STAGGER: Duration = Duration::from_millis(400);
+/// How long a region leaves another one's attempt at a failover alone, from when it first saw it. An attempt waits for the
+/// old primary's lease to run out and takes a few round trips; a second one in the middle of it makes both begin anew.
+pub const PROPOSER_PATIENCE: Duration = Duration::from_millis(1500);
 /// Largest lag of the target when a planned switchover starts.
 pub const SWITCHOVER_LAG_MAX: Duration = Duration::from_secs(1);
 /// Most operations by which the target may lag when a planned switchover starts.

@@ -66,6 +66,8 @@ pub struct Detector {
     reports: BTreeMap<RegionId, Heard>,
     /// Since when a majority suspects the primary of this epoch.
     majority_since: Option<(Epoch, u64)>,
+    /// Since when another region has been trying to fail over from this epoch.
+    attempted_since: Option<(Epoch, u64)>,
     failovers: Vec<u64>,
     suspect_after_ns: u64,
     dwell_ns: u64,
@@ -80,6 +82,7 @@ impl Detector {
             last_heard: BTreeMap::new(),
             reports: BTreeMap::new(),
             majority_since: None,
+            attempted_since: None,
             failovers: Vec::new(),
             suspect_after_ns: nanos(limits::SUSPECT_AFTER),
             dwell_ns: nanos(limits::FAILOVER_DWELL),
@@ -113,6 +116,14 @@ impl Detector {
     pub fn failed_over(&mut self, now_boot_ns: u64) {
         self.failovers.push(now_boot_ns);
         self.failovers.retain(|at| now_boot_ns.saturating_sub(*at) < HOUR_NS);
+    }
+
+    /// Another region has asked for this one's promise, to fail over from this epoch. Only the first time counts: a
+    /// region that tries again and again in vain keeps nobody else from trying.
+    pub fn attempted(&mut self, epoch: Epoch, at_boot_ns: u64) {
+        if self.attempted_since.is_none_or(|(known, _)| known < epoch) {
+            self.attempted_since = Some((epoch, at_boot_ns));
+        }
     }
 
     /// What this region says in its own heartbeats.
@@ -170,7 +181,8 @@ impl Detector {
     ///
     /// A failover needs the suspicion of a majority of all voters, this one among them: in a partial partition, where a
     /// majority still hears the primary, operations travel through a third region and nobody fails over. Regions try
-    /// one after the other, best placed first, [`limits::PROPOSER_STAGGER`] apart, so that normally one tries.
+    /// one after the other, best placed first, [`limits::PROPOSER_STAGGER`] apart, and leave an attempt that they see
+    /// [`limits::PROPOSER_PATIENCE`] to end, so that normally one tries.
     pub fn verdict(&mut self, regime: &Regime, standings: &BTreeMap<RegionId, Standing>, now_boot_ns: u64) -> Verdict {
         let accusers = self.accusers(regime, now_boot_ns);
         let majority = accusers.contains(&self.me) && accusers.len() >= regime.majority();
@@ -187,7 +199,10 @@ impl Detector {
             return Verdict::Dwell { until_boot_ns };
         }
         let rank = self.rank(regime, standings, now_boot_ns);
-        let at_boot_ns = since.saturating_add(rank.saturating_mul(nanos(limits::PROPOSER_STAGGER)));
+        let turn_ns = since.saturating_add(rank.saturating_mul(nanos(limits::PROPOSER_STAGGER)));
+        let attempt = self.attempted_since.filter(|(epoch, _)| *epoch == regime.epoch);
+        let left_alone_ns = attempt.map_or(0, |(_, at)| at.saturating_add(nanos(limits::PROPOSER_PATIENCE)));
+        let at_boot_ns = turn_ns.max(left_alone_ns);
         if now_boot_ns < at_boot_ns { Verdict::Later { at_boot_ns } } else { Verdict::Propose }
     }
 
@@ -259,6 +274,19 @@ mod tests {
         let mut second = follower(3, 2, &[1], 1500);
         assert_eq!(second.verdict(&regime(), &standings, 1500 * MS), Verdict::Later { at_boot_ns: 1900 * MS });
         assert_eq!(second.verdict(&regime(), &standings, 1900 * MS), Verdict::Propose);
+    }
+
+    #[test]
+    fn an_attempt_of_another_region_is_left_alone_for_a_while_and_no_longer() {
+        let mut second = follower(3, 2, &[1], 1500);
+        second.attempted(Epoch(1), 1600 * MS);
+        second.attempted(Epoch(1), 2900 * MS);
+        let standings = [(RegionId(2), Standing { seq: 9, latency_rank: 0 })].into_iter().collect();
+        for at in (1500..3100).step_by(100) {
+            second.heartbeat(RegionId(2), says(&[1]), Duration::ZERO, at * MS);
+            assert_eq!(second.verdict(&regime(), &standings, at * MS), Verdict::Later { at_boot_ns: 3100 * MS });
+        }
+        assert_eq!(second.verdict(&regime(), &standings, 3100 * MS), Verdict::Propose);
     }
 
     #[test]

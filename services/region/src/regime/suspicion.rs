@@ -51,6 +51,9 @@ pub(super) async fn run(role: Arc<RegimeRole>) {
         let regime = region.regime();
         let now = region.clock.boot_ns();
         listen(&region, &mut detector, &mut heard, now);
+        if let Some((epoch, at_boot_ns)) = region.attempted() {
+            detector.attempted(epoch, at_boot_ns);
+        }
         let report = detector.report(&regime, now);
         let suspects = regime.primary.is_some_and(|primary| report.suspects.contains(&primary));
         region.set_suspicion(report);

@@ -82,6 +82,12 @@ impl Voting {
 
     /// Answers a request; what it promises is durable before this returns.
     pub(super) async fn handle(&self, request: &VoterRequest) -> Result<VoterReply, VoteError> {
+        if let VoterRequest::Prepare(prepare) = request
+            && prepare.fence.is_some()
+            && prepare.ballot.region != self.region.id()
+        {
+            self.region.note_attempt(self.region.regime().epoch, self.region.clock.boot_ns());
+        }
         let mut inner = self.inner.lock().await;
         let takes_part_in_failovers = matches!(request, VoterRequest::Prepare(prepare) if prepare.fence.is_some())
             || matches!(request, VoterRequest::Lease(lease) if lease.holder == self.region.id());

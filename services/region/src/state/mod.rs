@@ -153,6 +153,8 @@ pub struct Region {
     pub(crate) snapshots_under_way: AtomicU64,
     suspicion: Mutex<SuspicionReport>,
     lease_until_ns: AtomicU64,
+    /// From which epoch another region last asked for a promise to fail over, and when it first did, boot nanoseconds.
+    attempted: Mutex<Option<(Epoch, u64)>>,
     tenure: Arc<Tenure>,
     clock_blocked_ns: AtomicU64,
     top_up: Mutex<Option<TopUp>>,
@@ -214,6 +216,7 @@ impl Region {
             snapshots_under_way: AtomicU64::new(0),
             suspicion: Mutex::new(SuspicionReport::default()),
             lease_until_ns: AtomicU64::new(0),
+            attempted: Mutex::new(None),
             tenure: parts.tenure,
             clock_blocked_ns: AtomicU64::new(0),
             top_up: Mutex::new(None),
@@ -347,6 +350,19 @@ impl Region {
     /// Sets whom this region does not hear.
     pub fn set_suspicion(&self, report: SuspicionReport) {
         *self.suspicion.lock().unwrap_or_else(PoisonError::into_inner) = report;
+    }
+
+    /// Another region asks for this one's promise, to fail over from this epoch.
+    pub fn note_attempt(&self, epoch: Epoch, boot_ns: u64) {
+        let mut attempted = self.attempted.lock().unwrap_or_else(PoisonError::into_inner);
+        if attempted.is_none_or(|(known, _)| known < epoch) {
+            *attempted = Some((epoch, boot_ns));
+        }
+    }
+
+    /// From which epoch another region last did, and when it first did, boot nanoseconds.
+    pub fn attempted(&self) -> Option<(Epoch, u64)> {
+        *self.attempted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The exception to the epoch fence while this region completes an old primary's timeline.
