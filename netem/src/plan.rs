@@ -8,7 +8,8 @@
 //! limit here is the bandwidth-delay product with room to spare (see [`queue_limit_packets`]).
 //!
 //! Jitter alone makes `netem` reorder packets whose gap is smaller than it. A queue with a rate keeps their order, so a link
-//! with jitter and no limit of its own gets the rate of the fastest one: order is kept, as by the userspace driver.
+//! with jitter and no limit of its own gets the rate of the fastest one: order is kept, as by the userspace driver. Only
+//! what is asked to overtake (`reorder`) does.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,7 +17,7 @@ use std::str::FromStr;
 
 use longhaul_core::ids::LocationName;
 use longhaul_core::limits;
-use longhaul_core::link::{LinkError, LinkProfile, LinkState};
+use longhaul_core::link::{JitterDistribution, LinkError, LinkProfile, LinkState};
 
 /// Rate for which the queue of an unlimited link is made, kilobits a second: 10 Gbit/s.
 const ASSUMED_RATE_KBIT: u64 = 10_000_000;
@@ -272,7 +273,15 @@ impl Plan {
         let cut = profile.state == LinkState::Cut;
         let handle = 0x100 + 2 * index + usize::from(cut);
         let jitter = microseconds(profile.jitter_ms);
-        let distribution = if jitter > 0 { " distribution normal" } else { "" };
+        // Without a jitter there is nothing to correlate, and `netem` refuses a distribution of nothing.
+        let (correlation, distribution) = match profile.jitter_distribution {
+            _ if jitter == 0 => (0.0, ""),
+            JitterDistribution::Normal => (profile.jitter_correlation * 100.0, " distribution normal"),
+            JitterDistribution::Pareto => (profile.jitter_correlation * 100.0, " distribution pareto"),
+        };
+        // What overtakes is sent without the delay; without a delay there is nothing to overtake, and `netem` refuses it.
+        let delay = microseconds(profile.delay_ms);
+        let reorder = if delay > 0 { profile.reorder * 100.0 } else { 0.0 };
         let loss = if cut { 100.0 } else { profile.loss * 100.0 };
         let rate = match profile.rate_kbit {
             Some(rate_kbit) => format!("{rate_kbit}kbit"),
@@ -281,11 +290,10 @@ impl Plan {
             None => "0bit".to_owned(),
         };
         let text = format!(
-            "parent {} handle {handle:x}: netem limit {} delay {}us {jitter}us 0%{distribution} loss {loss:.4}% 0% \
-             corrupt 0% reorder 0% 0% rate {rate}",
+            "parent {} handle {handle:x}: netem limit {} delay {delay}us {jitter}us {correlation:.4}%{distribution} loss \
+             {loss:.4}% 0% corrupt 0% reorder {reorder:.4}% 0% rate {rate}",
             class(index),
             queue_limit_packets(profile),
-            microseconds(profile.delay_ms),
         );
         self.command("qdisc replace", &text)
     }
@@ -332,13 +340,13 @@ mod tests {
                 "filter add dev eth0 parent 1: protocol ipv6 prio 5 u32 match ip6 protocol 58 0xff match u8 136 0xff at 40 \
                  flowid 1:0",
                 "class add dev eth0 parent 1: classid 1:10 htb rate 10gbit quantum 60000 burst 1m cburst 1m",
-                "qdisc replace dev eth0 parent 1:10 handle 100: netem limit 36723 delay 35254us 0us 0% loss 0.0000% 0% \
-                 corrupt 0% reorder 0% 0% rate 0bit",
+                "qdisc replace dev eth0 parent 1:10 handle 100: netem limit 36723 delay 35254us 0us 0.0000% loss 0.0000% 0% \
+                 corrupt 0% reorder 0.0000% 0% rate 0bit",
                 "filter add dev eth0 parent 1: protocol ip prio 10 u32 match ip dst 10.2.0.0/16 flowid 1:10",
                 "filter add dev eth0 parent 1: protocol ipv6 prio 11 u32 match ip6 dst fd00:2::/64 flowid 1:10",
                 "class add dev eth0 parent 1: classid 1:11 htb rate 10gbit quantum 60000 burst 1m cburst 1m",
-                "qdisc replace dev eth0 parent 1:11 handle 102: netem limit 1000 delay 118000us 500us 0% distribution \
-                 normal loss 1.2500% 0% corrupt 0% reorder 0% 0% rate 20000kbit",
+                "qdisc replace dev eth0 parent 1:11 handle 102: netem limit 1000 delay 118000us 500us 0.0000% distribution \
+                 normal loss 1.2500% 0% corrupt 0% reorder 0.0000% 0% rate 20000kbit",
                 "filter add dev eth0 parent 1: protocol ip prio 10 u32 match ip dst 10.9.0.7/32 flowid 1:11",
                 "qdisc add dev eth0 clsact",
             ]
@@ -353,8 +361,8 @@ mod tests {
         let command = plan.change(&name("london"), cut.clone()).unwrap();
         assert_eq!(
             command.arguments.join(" "),
-            "qdisc replace dev eth0 parent 1:11 handle 103: netem limit 10417 delay 10000us 0us 0% loss 100.0000% 0% \
-             corrupt 0% reorder 0% 0% rate 0bit"
+            "qdisc replace dev eth0 parent 1:11 handle 103: netem limit 10417 delay 10000us 0us 0.0000% loss 100.0000% 0% \
+             corrupt 0% reorder 0.0000% 0% rate 0bit"
         );
         assert_eq!(plan.change(&name("london"), cut).unwrap(), command);
         let healed = plan.change(&name("london"), LinkProfile::delay(10.0)).unwrap();
@@ -365,7 +373,34 @@ mod tests {
     fn jitter_keeps_the_order_of_packets() {
         let jittery = LinkProfile { jitter_ms: 2.0, ..LinkProfile::delay(10.0) };
         let line = plan().change(&name("london"), jittery).unwrap().arguments.join(" ");
-        assert!(line.contains("delay 10000us 2000us 0% distribution normal") && line.ends_with("rate 10000000kbit"));
+        assert!(
+            line.contains("delay 10000us 2000us 0.0000% distribution normal") && line.ends_with("rate 10000000kbit")
+        );
+    }
+
+    #[test]
+    fn jitter_can_be_correlated_and_spread_otherwise() {
+        let gusty = LinkProfile {
+            jitter_ms: 2.0,
+            jitter_distribution: JitterDistribution::Pareto,
+            jitter_correlation: 0.25,
+            ..LinkProfile::delay(10.0)
+        };
+        let line = plan().change(&name("london"), gusty.clone()).unwrap().arguments.join(" ");
+        assert!(line.contains("delay 10000us 2000us 25.0000% distribution pareto loss"), "{line}");
+        let calm = LinkProfile { jitter_ms: 0.0, ..gusty };
+        let line = plan().change(&name("london"), calm).unwrap().arguments.join(" ");
+        assert!(line.contains("delay 10000us 0us 0.0000% loss"), "{line}");
+    }
+
+    #[test]
+    fn packets_overtake_only_where_there_is_something_to_overtake() {
+        let line = |delay_ms| {
+            let profile = LinkProfile { reorder: 0.05, ..LinkProfile::delay(delay_ms) };
+            plan().change(&name("london"), profile).unwrap().arguments.join(" ")
+        };
+        assert!(line(10.0).contains("reorder 5.0000% 0%"));
+        assert!(line(0.0).contains("reorder 0.0000% 0%"));
     }
 
     #[test]

@@ -45,6 +45,8 @@ struct Live {
     flap: Option<Flap>,
     /// When the link has sent everything that it took so far (rate limit).
     free_at_ns: u64,
+    /// The last deviation of the delay, standard deviations.
+    deviation: f64,
     rng: SmallRng,
 }
 
@@ -99,6 +101,7 @@ impl DirectedLink {
                 profile: declared.clone(),
                 flap: None,
                 free_at_ns: 0,
+                deviation: 0.0,
                 rng: SmallRng::seed_from_u64(seed),
             }),
             from,
@@ -138,7 +141,7 @@ impl DirectedLink {
         };
         let mut delay_ns = nanoseconds(live.profile.delay_ms) as f64;
         if live.profile.jitter_ms > 0.0 {
-            delay_ns = (delay_ns + standard_normal(&mut live.rng) * live.profile.jitter_ms * 1e6).max(0.0);
+            delay_ns = (delay_ns + live.next_deviation() * live.profile.jitter_ms * 1e6).max(0.0);
         }
         let stall_ns = if live.profile.loss > 0.0 { stall_ns(&mut live, bytes, self.timeout_ns(back))? } else { 0 };
         let at_ns = (sent_ns + delay_ns as u64 + stall_ns).max(earlier_ns);
@@ -308,11 +311,15 @@ fn stall_ns(live: &mut Live, bytes: usize, timeout_ns: u64) -> Option<u64> {
     None
 }
 
-/// A draw from the standard normal distribution (Box and Muller 1958), cut off at four standard deviations.
-fn standard_normal(rng: &mut SmallRng) -> f64 {
-    let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-    let angle = std::f64::consts::TAU * rng.random::<f64>();
-    (radius * angle.cos()).clamp(-4.0, 4.0)
+impl Live {
+    /// The deviation of the next chunk's delay, standard deviations: as much like the last one as the profile says
+    /// (first-order autoregression, which keeps the deviation as declared).
+    fn next_deviation(&mut self) -> f64 {
+        let fresh = self.profile.jitter_distribution.draw(|| self.rng.random());
+        let kept = self.profile.jitter_correlation;
+        self.deviation = kept * self.deviation + (1.0 - kept * kept).sqrt() * fresh;
+        self.deviation
+    }
 }
 
 #[cfg(test)]

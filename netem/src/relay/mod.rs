@@ -206,7 +206,7 @@ impl Relay {
 
     /// Changes a directed link, connections that are open included.
     pub fn patch(&self, from: &str, to: &str, patch: &LinkPatch) -> Result<LinkView, PatchLinkError> {
-        patch.validate().map_err(PatchLinkError::OutOfBounds)?;
+        patch.validate_for_streams().map_err(PatchLinkError::OutOfBounds)?;
         let link = self.find(from, to)?;
         if let FlapChange::Start(half_period_ms, stop) = link.patch(patch) {
             let shutdown = self.shutdown.clone();
@@ -242,7 +242,7 @@ fn build_links(seed: u64, configs: Vec<LinkConfig>) -> Result<Links, StartRelayE
     let pairs: BTreeSet<_> = configs.iter().map(|link| (link.from.clone(), link.to.clone())).collect();
     let mut links = BTreeMap::new();
     for LinkConfig { from, to, profile } in configs {
-        if let Err(error) = profile.validate() {
+        if let Err(error) = profile.validate_for_streams() {
             return Err(StartRelayError::Profile { from, to, error });
         }
         let pair = (from.clone(), to.clone());

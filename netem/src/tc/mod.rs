@@ -7,7 +7,7 @@
 mod bytes;
 mod shell;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -74,7 +74,8 @@ struct State {
     plan: Plan,
     outbound: BTreeMap<LocationName, Directed>,
     inbound: BTreeMap<LocationName, Directed>,
-    waiting: Vec<Command>,
+    /// Links that the kernel does not have as they are here: the other location, and whether the link begins here.
+    waiting: BTreeSet<(LocationName, bool)>,
     /// How many changes were made, and how many of them are in force.
     changed: u64,
     in_force: u64,
@@ -123,7 +124,7 @@ impl Tc {
         let inbound = config.inbound.into_iter().map(|(from, profile)| (from, Directed::new(profile))).collect();
         let plan = Plan::new(&config.device, config.destinations)?;
         let (undo, install) = (plan.undo(), plan.install());
-        let state = State { plan, outbound, inbound, waiting: Vec::new(), changed: 0, in_force: 0 };
+        let state = State { plan, outbound, inbound, waiting: BTreeSet::new(), changed: 0, in_force: 0 };
         let tc = Self(Arc::new(Inner {
             location: config.location,
             namespace: config.namespace,
@@ -159,33 +160,40 @@ impl Tc {
     }
 
     /// Changes a directed link, connections that are open included; in force when it returns. A link that ends here is only
-    /// cut or let through.
+    /// cut or let through. A change that the kernel refuses is taken back.
     pub async fn patch(&self, from: &str, to: &str, patch: &LinkPatch) -> Result<LinkView, PatchLinkError> {
         patch.validate().map_err(PatchLinkError::OutOfBounds)?;
-        let (other, flap) = {
+        let (other, outbound, before, flap) = {
             let mut state = self.state();
             let (other, outbound, link) = state.find(&self.0.location, from, to)?;
             let mut next = link.current.patched(patch);
             let flap = patch.flap_ms.filter(|_| outbound);
+            let mut flap_ended = false;
             if (flap.is_some() || patch.state.is_some())
                 && let Some((_, stop)) = link.flap.take()
             {
                 stop.cancel();
+                flap_ended = true;
                 // What the flap left is not what was asked for.
                 next.state = patch.state.unwrap_or(link.declared.state);
             }
             let stop = self.0.shutdown.child_token();
             let flap = flap.filter(|half_period_ms| *half_period_ms > 0);
             link.flap = flap.map(|half_period_ms| (half_period_ms, stop.clone()));
-            let before = std::mem::replace(&mut link.current, next.clone());
+            let mut before = std::mem::replace(&mut link.current, next.clone());
             // Of a link that ends here only the state is driven.
             let driven = if outbound { before != next } else { before.state != next.state };
-            if driven {
-                state.put(&other, outbound, next)?;
+            if flap_ended {
+                before.state = link.declared.state;
             }
-            (other, flap.map(|half_period_ms| (half_period_ms, stop)))
+            if driven {
+                state.put(&other, outbound);
+            }
+            (other, outbound, before, flap.map(|half_period_ms| (half_period_ms, stop)))
         };
-        self.put_in_force().await?;
+        if let Err(error) = self.put_in_force().await {
+            return Err(self.take_back(&other, outbound, before, &error).await);
+        }
         if let Some((half_period_ms, stop)) = flap {
             let flap = self.clone().flap(other.clone(), Duration::from_millis(half_period_ms), stop);
             self.0.tasks.spawn(flap);
@@ -209,11 +217,11 @@ impl Tc {
                         stop.cancel();
                     }
                     link.current = link.declared.clone();
-                    changed.push((other.clone(), is_outbound, link.declared.clone()));
+                    changed.push((other.clone(), is_outbound));
                 }
             }
-            for (other, outbound, profile) in changed {
-                state.put(&other, outbound, profile)?;
+            for (other, outbound) in changed {
+                state.put(&other, outbound);
             }
         }
         self.put_in_force().await?;
@@ -262,10 +270,7 @@ impl Tc {
                 }
                 let Some(link) = state.outbound.get_mut(&to) else { return };
                 link.current.state = next;
-                let profile = link.current.clone();
-                if let Err(error) = state.put(&to, true, profile) {
-                    tracing::warn!(%error, %to, "a flapping link cannot be changed");
-                }
+                state.put(&to, true);
             }
             if let Err(error) = self.put_in_force().await {
                 tracing::warn!(%error, %to, "a flapping link cannot be changed");
@@ -274,20 +279,54 @@ impl Tc {
         }
     }
 
-    /// Runs what is waiting. Changes that come meanwhile wait for the next turn and run in one go.
-    async fn put_in_force(&self) -> Result<(), TcError> {
+    /// Makes the kernel's links those of the state. Changes that come meanwhile wait for the next turn and run in one go.
+    /// What fails stays waiting, so whoever waited behind it tries again and hears of it, too.
+    async fn put_in_force(&self) -> Result<(), PatchLinkError> {
         let mine = self.state().changed;
         let _turn = self.0.running.lock().await;
-        let (commands, changed) = {
+        let (links, commands, changed) = {
             let mut state = self.state();
             if state.in_force >= mine {
                 return Ok(());
             }
-            (std::mem::take(&mut state.waiting), state.changed)
+            let commands = state.commands()?;
+            (std::mem::take(&mut state.waiting), commands, state.changed)
         };
-        self.run_all(&commands).await?;
+        if let Err(error) = self.run_all(&commands).await {
+            self.state().waiting.extend(links);
+            return Err(error.into());
+        }
         self.state().in_force = changed;
         Ok(())
+    }
+
+    /// Puts a link back to what it was before a change that failed; the error says which state is in force.
+    async fn take_back(
+        &self,
+        other: &LocationName,
+        outbound: bool,
+        before: LinkProfile,
+        failure: &PatchLinkError,
+    ) -> PatchLinkError {
+        {
+            let mut state = self.state();
+            let links = if outbound { &mut state.outbound } else { &mut state.inbound };
+            if let Some(link) = links.get_mut(other) {
+                if let Some((_, stop)) = link.flap.take() {
+                    stop.cancel();
+                }
+                link.current = before;
+            }
+            state.put(other, outbound);
+        }
+        let here = &self.0.location;
+        let link = if outbound { format!("{here} to {other}") } else { format!("{other} to {here}") };
+        PatchLinkError::Driver(match self.put_in_force().await {
+            Ok(()) => format!("the link from {link} is as it was: {failure}"),
+            Err(again) => {
+                format!("the link from {link} may be half changed (restore all links): {failure}; then: {again}")
+            }
+        })
     }
 
     /// Runs commands in order: those that may fail each by itself, the others in batches.
@@ -358,16 +397,26 @@ impl State {
         found.map(|(name, link)| (name.clone(), outbound, link)).ok_or_else(unknown)
     }
 
-    /// Makes a link's profile wait to be put in force.
-    fn put(&mut self, other: &LocationName, outbound: bool, profile: LinkProfile) -> Result<(), PatchLinkError> {
-        let planned = if outbound {
-            self.plan.change(other, profile).map(|command| vec![command])
-        } else {
-            self.plan.admit(other, profile.state == LinkState::Up)
-        };
-        self.waiting.extend(planned.map_err(|error| PatchLinkError::Driver(error.to_string()))?);
+    /// Makes a link wait to be put in force as it is.
+    fn put(&mut self, other: &LocationName, outbound: bool) {
+        self.waiting.insert((other.clone(), outbound));
         self.changed += 1;
-        Ok(())
+    }
+
+    /// What makes every waiting link as it is here.
+    fn commands(&mut self) -> Result<Vec<Command>, PatchLinkError> {
+        let mut commands = Vec::new();
+        for (other, outbound) in &self.waiting {
+            let links = if *outbound { &self.outbound } else { &self.inbound };
+            let Some(link) = links.get(other) else { continue };
+            let planned = if *outbound {
+                self.plan.change(other, link.current.clone()).map(|command| vec![command])
+            } else {
+                self.plan.admit(other, link.current.state == LinkState::Up)
+            };
+            commands.extend(planned.map_err(|error| PatchLinkError::Driver(error.to_string()))?);
+        }
+        Ok(commands)
     }
 }
 

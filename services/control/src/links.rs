@@ -15,7 +15,7 @@ use crate::regions::problem;
 use crate::state::Control;
 
 /// Deadline of a change of links: an agent of the kernel's links runs programs for it, one location's changes after another, and
-/// on a slow machine that takes seconds. A change that is given up half-way leaves some links changed.
+/// on a slow machine that takes seconds.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Bytes by directed pair and cause.
@@ -69,7 +69,12 @@ impl Control {
 
     /// Changes one directed link; it is as answered from then on.
     pub(crate) async fn patch_link(&self, from: &str, to: &str, patch: &LinkPatch) -> Result<LinkView, Problem> {
-        patch.validate().map_err(|error| Problem::new(ErrorCode::BadRequest, error.to_string()))?;
+        let change = (from.to_owned(), to.to_owned(), patch.clone());
+        self.patch_links(&[change]).await.map(|mut views| views.swap_remove(0))
+    }
+
+    /// Tells every agent of a directed link to change it.
+    async fn patch_agents(&self, from: &str, to: &str, patch: &LinkPatch) -> Result<LinkView, Problem> {
         let agents = self.agents(from, to)?;
         let path = link_path(from, to);
         let patches = agents.iter().map(|agent| {
@@ -86,21 +91,45 @@ impl Control {
     pub(crate) fn declared_patch(&self, from: &str, to: &str) -> Option<LinkPatch> {
         let topology = &self.config.topology;
         let ((_, _), link) = topology.links.iter().find(|((a, b), _)| a.as_str() == from && b.as_str() == to)?;
-        Some(LinkPatch {
-            delay_ms: Some(link.profile.delay_ms),
-            jitter_ms: Some(link.profile.jitter_ms),
-            loss: Some(link.profile.loss),
-            rate_kbit: Some(link.profile.rate_kbit.unwrap_or(0)),
-            state: Some(link.profile.state),
-            reset: false,
-            flap_ms: Some(0),
-        })
+        Some(link.profile.as_patch())
     }
 
-    /// Changes several links at once; the first refusal is the answer.
+    /// Changes several links at once, or none: where one refuses, all are put back to what they were. The first refusal is
+    /// the answer, with the links that could not be put back.
     pub(crate) async fn patch_links(&self, changes: &[(String, String, LinkPatch)]) -> Result<Vec<LinkView>, Problem> {
-        let patches = changes.iter().map(|(from, to, patch)| self.patch_link(from, to, patch));
-        futures::future::join_all(patches).await.into_iter().collect()
+        for (_, _, patch) in changes {
+            patch.validate().map_err(|error| Problem::new(ErrorCode::BadRequest, error.to_string()))?;
+        }
+        let looks = changes.iter().map(|(from, to, _)| self.link_view(from, to));
+        let before: Vec<LinkView> = futures::future::join_all(looks).await.into_iter().collect::<Result<_, _>>()?;
+        let patches = changes.iter().map(|(from, to, patch)| self.patch_agents(from, to, patch));
+        let done: Result<Vec<LinkView>, Problem> = futures::future::join_all(patches).await.into_iter().collect();
+        let Err(refusal) = done else { return done };
+        Err(self.put_back(&before, refusal).await)
+    }
+
+    /// Puts links back to what they were; the refusal then says whether they are.
+    async fn put_back(&self, before: &[LinkView], refusal: Problem) -> Problem {
+        let patches = before.iter().map(|view| {
+            let mut patch = view.current.as_patch();
+            if view.flap_ms.is_some() {
+                // The flap's own state was of a moment.
+                patch.state = Some(view.declared.state);
+                patch.flap_ms = view.flap_ms;
+            }
+            async move {
+                let put = self.patch_agents(&view.from, &view.to, &patch).await;
+                put.is_err().then(|| format!("{} to {}", view.from, view.to))
+            }
+        });
+        let stuck: Vec<_> = futures::future::join_all(patches).await.into_iter().flatten().collect();
+        let detail = if stuck.is_empty() {
+            format!("{}; no link is changed", refusal.detail)
+        } else {
+            let remedy = "heal the links (POST /v1/faults {\"do\": \"heal-links\"}) when their agents answer";
+            format!("{}; may still be changed: {}: {remedy}", refusal.detail, stuck.join(", "))
+        };
+        Problem { detail, ..refusal }
     }
 
     /// Puts every link back to its declared profile.

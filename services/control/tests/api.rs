@@ -12,12 +12,13 @@ use longhaul_control::world::{Player, World, WorldError, WorldFuture};
 use longhaul_control::{Control, ControlConfig, Deps};
 use longhaul_core::error_code::ErrorCode;
 use longhaul_core::ids::LocationName;
-use longhaul_core::link::{LinkPatch, LinkProfile};
+use longhaul_core::link::{LinkPatch, LinkProfile, LinkState};
 use longhaul_core::report::LinkCheck;
 use longhaul_core::topology::Topology;
 use longhaul_http::client::{CallError, HttpClient};
 use longhaul_http::clock::SystemClock;
 use longhaul_http::net::{Net, TokioNet};
+use longhaul_http::problem::Problem;
 use longhaul_http::wire::control::TopologyView;
 use longhaul_http::wire::faults::{FaultState, FaultView, Healed};
 use longhaul_http::wire::links::{LINK_PATH, LINKS_PATH, LINKS_RESET_PATH, LinkView};
@@ -103,6 +104,10 @@ struct Agent {
     journal: Journal,
     declared: BTreeMap<(String, String), LinkProfile>,
     links: Arc<Mutex<BTreeMap<(String, String), LinkProfile>>>,
+    /// Links that it does not cut, by their ends.
+    broken: Arc<Mutex<BTreeSet<(&'static str, &'static str)>>>,
+    /// Links that it does not let through again.
+    stuck: Arc<Mutex<BTreeSet<(&'static str, &'static str)>>>,
 }
 
 impl Agent {
@@ -136,14 +141,20 @@ impl Agent {
         State(agent): State<Self>,
         Path((from, to)): Path<(String, String)>,
         Json(patch): Json<LinkPatch>,
-    ) -> Json<LinkView> {
+    ) -> Result<Json<LinkView>, Problem> {
+        let refuses = |links: &Mutex<BTreeSet<_>>, state| {
+            patch.state == Some(state) && links.lock().unwrap().contains(&(from.as_str(), to.as_str()))
+        };
+        if refuses(&agent.broken, LinkState::Cut) || refuses(&agent.stuck, LinkState::Up) {
+            return Err(Problem::new(ErrorCode::Conflict, "tc says no"));
+        }
         if let Some(state) = patch.state {
             agent.journal.lock().unwrap().push(format!("link {state:?}").to_lowercase());
         }
         let pair = (from.clone(), to.clone());
         let patched = agent.links.lock().unwrap()[&pair].patched(&patch);
         agent.links.lock().unwrap().insert(pair, patched);
-        Json(agent.view(&from, &to))
+        Ok(Json(agent.view(&from, &to)))
     }
 }
 
@@ -152,6 +163,7 @@ struct Cockpit {
     address: String,
     journal: Journal,
     control: Arc<Control>,
+    agent: Agent,
     stop: CancellationToken,
     serving: Vec<tokio::task::JoinHandle<std::io::Result<()>>>,
 }
@@ -164,13 +176,14 @@ impl Cockpit {
         let declared: BTreeMap<_, _> =
             links.map(|((from, to), link)| ((from.to_string(), to.to_string()), link.profile.clone())).collect();
         let links = Arc::new(Mutex::new(declared.clone()));
-        let agent = Agent { journal: journal.clone(), declared, links };
+        let agent =
+            Agent { journal: journal.clone(), declared, links, broken: Arc::default(), stuck: Arc::default() };
         let net = Arc::new(TokioNet);
         let stop = CancellationToken::new();
         let agent_listener = net.bind("127.0.0.1:0").await.unwrap();
         let agent_address = agent_listener.address().unwrap().to_string();
         let tracker = tokio_util::task::TaskTracker::new();
-        let serving = tracker.spawn(longhaul_http::serve::serve(agent_listener, agent.router(), stop.clone()));
+        let serving = tracker.spawn(longhaul_http::serve::serve(agent_listener, agent.clone().router(), stop.clone()));
         let world = Remembering { journal: journal.clone(), dead: Mutex::default(), stubborn, agent: agent_address };
         let deps = Deps { net: net.clone(), clock: Arc::new(SystemClock::default()), world: Arc::new(world) };
         let config = ControlConfig { token: token.map(str::to_owned), ..ControlConfig::new(topology, 7, "0.0.0") };
@@ -180,7 +193,7 @@ impl Cockpit {
         let (served, token) = (control.clone(), stop.clone());
         let api = tracker.spawn(async move { served.serve(listener, token).await });
         let client = HttpClient::new(net);
-        Self { client, address, journal, control, stop, serving: vec![serving, api] }
+        Self { client, address, journal, control, agent, stop, serving: vec![serving, api] }
     }
 
     async fn ask<A: serde::de::DeserializeOwned>(
@@ -230,6 +243,23 @@ async fn a_lost_region_is_cut_off_before_it_dies_and_returns_before_it_is_starte
 }
 
 #[tokio::test]
+async fn links_are_all_cut_or_none_is() {
+    let cockpit = Cockpit::new(false, None).await;
+    cockpit.agent.broken.lock().unwrap().insert(("paris", "eu-west-1"));
+    let loss = json!({"do": "region-loss", "region": "eu-west-1"});
+    let error = cockpit.ask::<FaultView>(Method::POST, "/v1/faults", Some(loss.clone())).await.unwrap_err();
+    assert!(error.to_string().contains("tc says no; no link is changed"), "{error}");
+    assert!(cockpit.agent.all().iter().all(|link| link.current.state == LinkState::Up));
+    assert!(!cockpit.journal().iter().any(|done| done.starts_with("kill")));
+
+    // What cannot be put back is named.
+    cockpit.agent.stuck.lock().unwrap().insert(("eu-west-1", "paris"));
+    let error = cockpit.ask::<FaultView>(Method::POST, "/v1/faults", Some(loss)).await.unwrap_err();
+    assert!(error.to_string().contains("may still be changed: eu-west-1 to paris: heal the links"), "{error}");
+    cockpit.close().await;
+}
+
+#[tokio::test]
 async fn a_fault_that_did_not_take_effect_is_a_conflict_and_stays_on_record() {
     let cockpit = Cockpit::new(true, None).await;
     let kill = json!({"do": "kill", "target": "paris"});
@@ -250,7 +280,7 @@ async fn healing_one_link_leaves_the_other_faults_in_force() {
     let healed: FaultView = cockpit.ask(Method::DELETE, &format!("/v1/faults/{}", one.id), None).await.unwrap();
     assert_eq!(healed.state, FaultState::Healed);
     let links: Vec<LinkView> = cockpit.ask(Method::GET, "/v1/links", None).await.unwrap();
-    let cut: Vec<_> = links.iter().filter(|link| link.current.state == longhaul_core::link::LinkState::Cut).collect();
+    let cut: Vec<_> = links.iter().filter(|link| link.current.state == LinkState::Cut).collect();
     assert_eq!(cut.len(), 2);
     assert!(cut.iter().all(|link| link.from == "eu-central-1" || link.to == "eu-central-1"));
     let again = cockpit.ask::<FaultView>(Method::DELETE, &format!("/v1/faults/{}", one.id), None).await.unwrap_err();

@@ -13,6 +13,36 @@ pub enum LinkState {
     Cut,
 }
 
+/// How the delays of packets are spread around the declared one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JitterDistribution {
+    /// The normal distribution.
+    #[default]
+    Normal,
+    /// A Pareto distribution with exponent 3: most packets somewhat early, a few very late.
+    Pareto,
+}
+
+/// Largest draw of a jitter, standard deviations.
+const DEVIATIONS_MAX: f64 = 4.0;
+
+impl JitterDistribution {
+    /// A draw with mean 0 and standard deviation 1, cut off at four, made from uniform draws from 0 to below 1.
+    pub fn draw(self, mut uniform: impl FnMut() -> f64) -> f64 {
+        let draw = match self {
+            // Box and Muller 1958.
+            Self::Normal => {
+                let radius = (-2.0 * (1.0 - uniform()).ln()).sqrt();
+                radius * (std::f64::consts::TAU * uniform()).cos()
+            }
+            // With exponent 3 the mean is 3/2 and the variance 3/4.
+            Self::Pareto => ((1.0 - uniform()).powf(-1.0 / 3.0) - 1.5) / 0.75_f64.sqrt(),
+        };
+        draw.clamp(-DEVIATIONS_MAX, DEVIATIONS_MAX)
+    }
+}
+
 /// A directed path from one location to another. All delays are **one-way**.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -22,9 +52,19 @@ pub struct LinkProfile {
     /// Standard deviation of the one-way delay, milliseconds; order is kept.
     #[serde(default)]
     pub jitter_ms: f64,
+    /// How the jitter is spread.
+    #[serde(default)]
+    pub jitter_distribution: JitterDistribution,
+    /// How much a packet's deviation resembles the one before, 0 (not at all) to 1.
+    #[serde(default)]
+    pub jitter_correlation: f64,
     /// Share of packets lost, 0 to 1. The relay shows a loss as the stall that a retransmission costs.
     #[serde(default)]
     pub loss: f64,
+    /// Share of packets that overtake all others, 0 to 1: they are sent without the delay. Kernel links only: userspace ones
+    /// carry streams, whose order nothing can change.
+    #[serde(default)]
+    pub reorder: f64,
     /// Rate, kilobits a second; `None` is unlimited.
     #[serde(default)]
     pub rate_kbit: Option<u64>,
@@ -36,7 +76,16 @@ pub struct LinkProfile {
 impl LinkProfile {
     /// A clean link with a delay.
     pub const fn delay(delay_ms: f64) -> Self {
-        Self { delay_ms, jitter_ms: 0.0, loss: 0.0, rate_kbit: None, state: LinkState::Up }
+        Self {
+            delay_ms,
+            jitter_ms: 0.0,
+            jitter_distribution: JitterDistribution::Normal,
+            jitter_correlation: 0.0,
+            loss: 0.0,
+            reorder: 0.0,
+            rate_kbit: None,
+            state: LinkState::Up,
+        }
     }
 }
 
@@ -50,9 +99,18 @@ pub struct LinkPatch {
     /// New standard deviation of the delay, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jitter_ms: Option<f64>,
+    /// New spread of the jitter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter_distribution: Option<JitterDistribution>,
+    /// New resemblance of a packet's deviation to the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter_correlation: Option<f64>,
     /// New share of packets lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
+    /// New share of packets that overtake all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reorder: Option<f64>,
     /// New rate, kilobits a second; 0 is unlimited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_kbit: Option<u64>,
@@ -94,12 +152,20 @@ fn check_milliseconds(field: &'static str, value: f64) -> Result<(), LinkError> 
     }
 }
 
-fn check_loss(value: f64) -> Result<(), LinkError> {
+fn check_share(field: &'static str, value: f64) -> Result<(), LinkError> {
     if (0.0..=1.0).contains(&value) {
         Ok(())
     } else {
-        Err(LinkError { field: "loss", value, bounds: "it must be a share from 0 to 1" })
+        Err(LinkError { field, value, bounds: "it must be a share from 0 to 1" })
     }
+}
+
+fn check_in_order(reorder: f64) -> Result<(), LinkError> {
+    if reorder == 0.0 {
+        return Ok(());
+    }
+    let bounds = "userspace links carry streams, which have an order; use the kernel's links (LONGHAUL_LINKS=kernel)";
+    Err(LinkError { field: "reorder", value: reorder, bounds })
 }
 
 fn check_rate(value: u64) -> Result<(), LinkError> {
@@ -119,8 +185,32 @@ impl LinkProfile {
     pub fn validate(&self) -> Result<(), LinkError> {
         check_milliseconds("delay_ms", self.delay_ms)?;
         check_milliseconds("jitter_ms", self.jitter_ms)?;
-        check_loss(self.loss)?;
+        check_share("jitter_correlation", self.jitter_correlation)?;
+        check_share("loss", self.loss)?;
+        check_share("reorder", self.reorder)?;
         self.rate_kbit.map_or(Ok(()), check_rate)
+    }
+
+    /// Whether a driver that carries streams can make it.
+    pub fn validate_for_streams(&self) -> Result<(), LinkError> {
+        self.validate()?;
+        check_in_order(self.reorder)
+    }
+
+    /// The change that makes a link like this, whatever it was; a flap ends.
+    pub fn as_patch(&self) -> LinkPatch {
+        LinkPatch {
+            delay_ms: Some(self.delay_ms),
+            jitter_ms: Some(self.jitter_ms),
+            jitter_distribution: Some(self.jitter_distribution),
+            jitter_correlation: Some(self.jitter_correlation),
+            loss: Some(self.loss),
+            reorder: Some(self.reorder),
+            rate_kbit: Some(self.rate_kbit.unwrap_or(0)),
+            state: Some(self.state),
+            reset: false,
+            flap_ms: Some(0),
+        }
     }
 
     /// The profile after a live change. What a patch does once (`reset`) or over time (`flap_ms`) is the driver's.
@@ -129,7 +219,10 @@ impl LinkProfile {
         Self {
             delay_ms: patch.delay_ms.unwrap_or(self.delay_ms),
             jitter_ms: patch.jitter_ms.unwrap_or(self.jitter_ms),
+            jitter_distribution: patch.jitter_distribution.unwrap_or(self.jitter_distribution),
+            jitter_correlation: patch.jitter_correlation.unwrap_or(self.jitter_correlation),
             loss: patch.loss.unwrap_or(self.loss),
+            reorder: patch.reorder.unwrap_or(self.reorder),
             rate_kbit: match patch.rate_kbit {
                 None => self.rate_kbit,
                 Some(0) => None,
@@ -145,7 +238,9 @@ impl LinkPatch {
     pub fn validate(&self) -> Result<(), LinkError> {
         self.delay_ms.map_or(Ok(()), |value| check_milliseconds("delay_ms", value))?;
         self.jitter_ms.map_or(Ok(()), |value| check_milliseconds("jitter_ms", value))?;
-        self.loss.map_or(Ok(()), check_loss)?;
+        self.jitter_correlation.map_or(Ok(()), |value| check_share("jitter_correlation", value))?;
+        self.loss.map_or(Ok(()), |value| check_share("loss", value))?;
+        self.reorder.map_or(Ok(()), |value| check_share("reorder", value))?;
         self.rate_kbit.filter(|rate| *rate != 0).map_or(Ok(()), check_rate)?;
         match self.flap_ms {
             None | Some(0) => Ok(()),
@@ -156,6 +251,12 @@ impl LinkPatch {
                 bounds: "it must be 0 (end it) or 10 to 3600000 milliseconds",
             }),
         }
+    }
+
+    /// Whether a driver that carries streams can make it.
+    pub fn validate_for_streams(&self) -> Result<(), LinkError> {
+        self.validate()?;
+        self.reorder.map_or(Ok(()), check_in_order)
     }
 
     /// Whether it changes nothing.
@@ -173,9 +274,40 @@ mod tests {
         let before = LinkProfile { rate_kbit: Some(500), loss: 0.1, ..LinkProfile::delay(20.0) };
         let slow = LinkPatch { delay_ms: Some(90.0), ..LinkPatch::default() };
         assert_eq!(before.patched(&slow), LinkProfile { delay_ms: 90.0, ..before.clone() });
+        assert_eq!(LinkProfile::delay(1.0).patched(&before.as_patch()), before);
         let unlimited = LinkPatch { rate_kbit: Some(0), ..LinkPatch::default() };
         assert_eq!(before.patched(&unlimited).rate_kbit, None);
         assert_eq!(before.patched(&LinkPatch::default()), before);
+    }
+
+    #[test]
+    fn what_streams_cannot_do_is_refused_for_them_alone() {
+        let profile = LinkProfile { reorder: 0.1, ..LinkProfile::delay(20.0) };
+        assert_eq!(profile.validate(), Ok(()));
+        assert!(profile.validate_for_streams().unwrap_err().to_string().contains("LONGHAUL_LINKS=kernel"));
+        let patch = LinkPatch { reorder: Some(0.1), ..LinkPatch::default() };
+        assert!(patch.validate().is_ok() && patch.validate_for_streams().is_err());
+        assert!(LinkPatch { reorder: Some(0.0), ..LinkPatch::default() }.validate_for_streams().is_ok());
+    }
+
+    #[test]
+    fn every_distribution_has_mean_0_and_deviation_1() {
+        // Evenly spread instead of random, so that the figures are what they are.
+        let evenly = |step: u32, number: u32| f64::from(number.wrapping_mul(step) % 100_003) / 100_003.0;
+        for distribution in [JitterDistribution::Normal, JitterDistribution::Pareto] {
+            let draws: Vec<f64> = (0..100_003)
+                .map(|number| {
+                    let mut steps = [1, 30_011].into_iter();
+                    distribution.draw(|| evenly(steps.next().unwrap_or(1), number))
+                })
+                .collect();
+            let count = draws.len() as f64;
+            let mean = draws.iter().sum::<f64>() / count;
+            let deviation = (draws.iter().map(|draw| (draw - mean).powi(2)).sum::<f64>() / count).sqrt();
+            // The tail beyond four deviations is cut off, and most of Pareto's variance is out there.
+            let least = if distribution == JitterDistribution::Pareto { 0.65 } else { 0.98 };
+            assert!(mean.abs() < 0.07 && (least..1.02).contains(&deviation), "{distribution:?}: {mean} {deviation}");
+        }
     }
 
     #[test]
@@ -186,6 +318,12 @@ mod tests {
             assert_eq!(patch.validate().unwrap_err().field, "jitter_ms");
         }
         assert_eq!(LinkPatch { loss: Some(1.1), ..LinkPatch::default() }.validate().unwrap_err().field, "loss");
+        for (profile, field) in [
+            (LinkProfile { jitter_correlation: 1.1, ..LinkProfile::delay(1.0) }, "jitter_correlation"),
+            (LinkProfile { reorder: -0.1, ..LinkProfile::delay(1.0) }, "reorder"),
+        ] {
+            assert_eq!(profile.validate().unwrap_err().field, field);
+        }
         assert_eq!(LinkPatch { flap_ms: Some(9), ..LinkPatch::default() }.validate().unwrap_err().field, "flap_ms");
         let stopped = LinkProfile { rate_kbit: Some(0), ..LinkProfile::delay(1.0) };
         assert_eq!(stopped.validate().unwrap_err().field, "rate_kbit");

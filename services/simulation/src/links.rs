@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use longhaul_core::link::{LinkPatch, LinkProfile, LinkState};
+use longhaul_core::link::{JitterDistribution, LinkPatch, LinkProfile, LinkState};
 use longhaul_core::topology::Topology;
 use longhaul_http::wire::links::{LinkBytesView, LinkView};
 use longhaul_netem::relay::Cause;
@@ -58,6 +58,8 @@ struct Link {
     restored_ns: u64,
     held: bool,
     busy_until_ns: u64,
+    /// The last deviation of the delay, standard deviations.
+    deviation: f64,
     /// Delays are whole milliseconds: this direction rounds halves up, the other one down.
     rounds_up: bool,
     rng: SmallRng,
@@ -85,9 +87,14 @@ impl Link {
         let profile = &self.current;
         let mut delay_ms = profile.delay_ms;
         if profile.jitter_ms > 0.0 {
-            // The sum of twelve uniform draws has variance 1 (Irwin-Hall).
-            let normal: f64 = (0..12).map(|_| self.rng.random::<f64>()).sum::<f64>() - 6.0;
-            delay_ms = (delay_ms + profile.jitter_ms * normal).max(0.0);
+            let fresh = match profile.jitter_distribution {
+                // The sum of twelve uniform draws has variance 1 (Irwin-Hall).
+                JitterDistribution::Normal => (0..12).map(|_| self.rng.random::<f64>()).sum::<f64>() - 6.0,
+                other @ JitterDistribution::Pareto => other.draw(|| self.rng.random()),
+            };
+            let kept = profile.jitter_correlation;
+            self.deviation = kept * self.deviation + (1.0 - kept * kept).sqrt() * fresh;
+            delay_ms = (delay_ms + profile.jitter_ms * self.deviation).max(0.0);
         }
         let mut ns = round_ms(delay_ms, self.rounds_up);
         if profile.loss > 0.0 {
@@ -179,6 +186,7 @@ impl Links {
                     restored_ns: 0,
                     held: false,
                     busy_until_ns: 0,
+                    deviation: 0.0,
                     rounds_up: from < to,
                     rng: seed::stream(seed, (from * count + to) as u64),
                     bytes: BTreeMap::new(),
@@ -356,7 +364,7 @@ impl Links {
 
     /// Changes a directed link.
     pub(crate) fn patch(&self, from: &str, to: &str, patch: &LinkPatch) -> Result<LinkView, PatchError> {
-        patch.validate()?;
+        patch.validate_for_streams()?;
         let unknown = || PatchError::Unknown(from.to_owned(), to.to_owned());
         let (a, b) = (self.host(from).ok_or_else(unknown)?, self.host(to).ok_or_else(unknown)?);
         let (place, now_ns) = (self.place(a, b), self.now_ns());
@@ -406,16 +414,7 @@ impl Links {
                 link.held = false;
                 continue;
             };
-            let patch = LinkPatch {
-                delay_ms: Some(declared.delay_ms),
-                jitter_ms: Some(declared.jitter_ms),
-                loss: Some(declared.loss),
-                rate_kbit: Some(declared.rate_kbit.unwrap_or(0)),
-                state: Some(declared.state),
-                reset: false,
-                flap_ms: Some(0),
-            };
-            Self::apply(link, &patch, now_ns);
+            Self::apply(link, &declared.as_patch(), now_ns);
             link.held = false;
         }
         // No link is cut any more: whoever lost bytes is told now.

@@ -456,14 +456,7 @@ impl Operator {
 
     fn declared(&self, from: &str, to: &str) -> LinkPatch {
         let found = self.topology.links.iter().find(|((a, b), _)| a.as_str() == from && b.as_str() == to);
-        found.map_or_else(LinkPatch::default, |(_, link)| LinkPatch {
-            delay_ms: Some(link.profile.delay_ms),
-            jitter_ms: Some(link.profile.jitter_ms),
-            loss: Some(link.profile.loss),
-            rate_kbit: Some(link.profile.rate_kbit.unwrap_or(0)),
-            flap_ms: Some(0),
-            ..LinkPatch::default()
-        })
+        found.map_or_else(LinkPatch::default, |(_, link)| LinkPatch { state: None, ..link.profile.as_patch() })
     }
 
     /// Takes back whatever is still broken.

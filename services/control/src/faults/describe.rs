@@ -1,6 +1,6 @@
 //! What an action is, in a word and in a line.
 
-use longhaul_core::link::{LinkPatch, LinkState};
+use longhaul_core::link::{JitterDistribution, LinkPatch, LinkState};
 use longhaul_core::plan::Action;
 
 /// The name of the action, as plans spell it.
@@ -91,6 +91,12 @@ fn patch(patch: &LinkPatch) -> String {
     }
     parts.extend(patch.delay_ms.map(|value| format!("{value} ms one way")));
     parts.extend(patch.jitter_ms.map(|value| format!("jitter {value} ms")));
+    parts.extend(patch.jitter_distribution.map(|value| match value {
+        JitterDistribution::Normal => "jitter spread normally".to_owned(),
+        JitterDistribution::Pareto => "jitter spread by Pareto".to_owned(),
+    }));
+    parts.extend(patch.jitter_correlation.map(|value| format!("jitter correlated {value}")));
+    parts.extend(patch.reorder.map(|value| format!("reordering {:.2} %", value * 100.0)));
     parts.extend(patch.loss.map(|value| format!("loss {:.2} %", value * 100.0)));
     parts.extend(patch.rate_kbit.map(|value| match value {
         0 => "unlimited rate".to_owned(),

@@ -9,7 +9,7 @@ use super::{Link, Location, LocationKind, Topology};
 use crate::ids::{LocationName, RegionId};
 use crate::input_error::{InputError, list};
 use crate::limits;
-use crate::link::{LinkProfile, LinkState};
+use crate::link::{JitterDistribution, LinkProfile};
 use crate::rtt::{self, RttTable};
 
 /// Why a topology file was refused: file, key, problem and remedy in one line.
@@ -64,7 +64,10 @@ struct RawLink {
     #[serde(default)]
     one_way: bool,
     jitter_ms: Option<f64>,
+    jitter_distribution: Option<JitterDistribution>,
+    jitter_correlation: Option<f64>,
     loss: Option<f64>,
+    reorder: Option<f64>,
     rate_kbit: Option<u64>,
     source: String,
 }
@@ -371,7 +374,10 @@ impl Reader<'_> {
                 source = format!("{source}; the rest stated: {}", link.source);
             }
             profile.jitter_ms = link.jitter_ms.unwrap_or(profile.jitter_ms);
+            profile.jitter_distribution = link.jitter_distribution.unwrap_or(profile.jitter_distribution);
+            profile.jitter_correlation = link.jitter_correlation.unwrap_or(profile.jitter_correlation);
             profile.loss = link.loss.unwrap_or(profile.loss);
+            profile.reorder = link.reorder.unwrap_or(profile.reorder);
             profile.rate_kbit = link.rate_kbit.or(profile.rate_kbit);
             if let Err(error) = profile.validate() {
                 let key = format!("link[{index}].{}", error.field);
@@ -405,12 +411,9 @@ fn measured(cited: &Cited, from: &str, to: &str) -> Option<(LinkProfile, String)
         source.push_str(&format!(", mdev {deviation} ms"));
     }
     let profile = LinkProfile {
-        delay_ms: rtt_ms / 2.0,
         // A table may say that a path swings more than it is long; a delay cannot.
         jitter_ms: (deviation.unwrap_or(0.0) / 2.0).min(rtt_ms / 2.0),
-        loss: 0.0,
-        rate_kbit: None,
-        state: LinkState::Up,
+        ..LinkProfile::delay(rtt_ms / 2.0)
     };
     Some((profile, source))
 }
