@@ -1,18 +1,21 @@
 # Shared by the tests on containers and on the kernel: counting, waiting, asking. Sourced, never run.
 # shellcheck shell=bash
 
-passed=0 failed=0
-begun=$SECONDS
+passed=0 failed=0 ignored=0
+begun=$SECONDS started=$SECONDS
 
 # Counts a check and says how long it took.
 pass() { echo "test $1 ... ok ($((SECONDS - begun)) s)"; passed=$((passed + 1)) begun=$SECONDS; }
 fail() { echo "test $1 ... FAILED: $2"; failed=$((failed + 1)) begun=$SECONDS; }
 
-# The last line, as `cargo test` prints it.
+omit() { echo "test $1 ... ignored: $2"; ignored=$((ignored + 1)); }
+
+# How long it took, and the last line, as `cargo test` prints it.
 summary() {
     local word=ok
     [ "$failed" = 0 ] || word=FAILED
-    echo "test result: $word. $passed passed; $failed failed; 0 ignored"
+    echo "took $((SECONDS - started)) s"
+    echo "test result: $word. $passed passed; $failed failed; $ignored ignored"
     [ "$failed" = 0 ]
 }
 

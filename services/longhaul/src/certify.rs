@@ -1,24 +1,42 @@
 //! Measuring the links of a running testbed for its certificate.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use longhaul_core::ids::LocationName;
 use longhaul_core::report::LinkCheck;
 use longhaul_core::topology::Topology;
 use longhaul_http::client::HttpClient;
 use longhaul_netem::certificate;
-use longhaul_netem::probe::{Pair, survey};
+use longhaul_netem::probe::{Pair, measure, survey};
 
 /// Round trips per pair of the certificate.
 const SAMPLES: u32 = 12;
+/// Exchanges of a location with itself: many, because they are short.
+const OWN_SAMPLES: u32 = 4 * SAMPLES;
 /// Deadline of one round trip of the certificate.
 const SAMPLE_DEADLINE: Duration = Duration::from_secs(3);
 /// A pair outside the tolerance is measured again this many times, and the smallest figure counts: a busy machine adds to
 /// a round trip now and then and never takes from it, and a wrong link is wrong each time.
 const REPEATS: usize = 8;
 
-/// Measures every pair and judges it against the declared round trip.
-pub(crate) async fn certify(client: &HttpClient, topology: &Topology, pairs: &[Pair]) -> Vec<LinkCheck> {
-    let (mut measured, failures) = survey(client, pairs, SAMPLES, SAMPLE_DEADLINE).await;
+/// Measures every pair and judges it against the declared round trip. `selves` are the locations, each paired with itself: an
+/// exchange without a link. What it costs the two programs is no part of the link and is subtracted.
+pub(crate) async fn certify(
+    client: &HttpClient,
+    topology: &Topology,
+    pairs: &[Pair],
+    selves: &[Pair],
+) -> Vec<LinkCheck> {
+    let own = own_costs(client, selves).await;
+    let look = async |pairs: &[Pair]| {
+        let (mut measured, failures) = survey(client, pairs, SAMPLES, SAMPLE_DEADLINE).await;
+        for ((from, _), figure) in &mut measured {
+            *figure = (*figure - own.get(from).copied().unwrap_or(0.0)).max(0.0);
+        }
+        (measured, failures)
+    };
+    let (mut measured, failures) = look(pairs).await;
     for failure in failures {
         tracing::warn!(%failure, "a link was not measured");
     }
@@ -31,11 +49,24 @@ pub(crate) async fn certify(client: &HttpClient, topology: &Topology, pairs: &[P
         if again.is_empty() {
             break;
         }
-        for (pair, figure) in survey(client, &again, SAMPLES, SAMPLE_DEADLINE).await.0 {
+        for (pair, figure) in look(&again).await.0 {
             let smallest = measured.entry(pair).or_insert(figure);
             *smallest = smallest.min(figure);
         }
         checks = certificate::judge(topology, &measured, None);
     }
     checks
+}
+
+/// What an exchange with itself costs each location, milliseconds: one after the other, so that they do not disturb each other.
+async fn own_costs(client: &HttpClient, selves: &[Pair]) -> BTreeMap<LocationName, f64> {
+    let mut costs = BTreeMap::new();
+    for pair in selves {
+        match measure(client, pair, OWN_SAMPLES, SAMPLE_DEADLINE).await {
+            Ok(cost) => costs.extend(cost.map(|cost| (pair.from.clone(), cost))),
+            Err(failure) => tracing::warn!(%failure, "what a measurement itself costs is not known"),
+        }
+    }
+    tracing::debug!(?costs, "what a measurement itself costs, milliseconds");
+    costs
 }

@@ -149,7 +149,7 @@ async fn placed(
     role: &'static str,
     serve: impl AsyncFnOnce(Site, Seams) -> Result<(), String>,
 ) -> Outcome {
-    let site = match Site::read(args, &|name| std::env::var(name).ok()) {
+    let mut site = match Site::read(args, &|name| std::env::var(name).ok()) {
         Ok(site) => site,
         Err(reason) => return Outcome::invalid(format!("{role}: {reason}")),
     };
@@ -159,6 +159,12 @@ async fn placed(
         Ok(location) => location,
         Err(reason) => return Outcome::invalid(format!("{role}: {reason}")),
     };
+    if site.otlp.is_none()
+        && let Some(url) = &site.collector
+        && containers::collector_answers(&TokioNet, url).await
+    {
+        site.otlp = Some(url.clone());
+    }
     let otlp = site.otlp.clone();
     let clock = Arc::new(site.clock());
     let work = async |seams: Seams| serve(site, Seams { clock, ..seams }).await;

@@ -31,6 +31,9 @@ async fn simulate(args: SimulateArgs) -> Result<SimulationReport, String> {
     let plan = with_start(plan, args.mode, args.durability, args.seed);
     let topology = inputs::topology_of(args.topology.as_deref(), &plan, &label)?;
     plan.validate_as(&label, &topology).map_err(|error| error.to_string())?;
+    for ((from, to), link) in &topology.links {
+        link.profile.validate_for_streams().map_err(|error| format!("link {from} to {to}: {error}"))?;
+    }
     let folder = report::Folder::prepare(args.report.as_deref(), &format!("simulate-{}", plan.name))?;
     let stop = stop_token()?;
     let title = format!("simulate {}, {}, on {}", plan.name, regime(&plan), topology.name);

@@ -6,6 +6,7 @@ use longhaul_region::RegionConfig;
 use longhaul_region::config::StoreConfig;
 
 use super::Site;
+use super::places::service_port;
 use crate::embedded::{Plan, TrafficRole};
 
 /// The schema in a region's own database.
@@ -27,7 +28,22 @@ fn plan<T>(site: &Site, make: impl FnOnce(&Plan<'_>) -> Result<T, String>) -> Re
 /// A region.
 pub(crate) fn region(site: &Site) -> Result<RegionConfig, String> {
     let location = site.location_of_kind(LocationKind::Region)?;
-    plan(site, |plan| plan.region(location, store(site)?))
+    let mut config = plan(site, |plan| plan.region(location, store(site)?))?;
+    if site.instances > 1 {
+        if site.database_url.is_none() {
+            return Err(
+                "LONGHAUL_INSTANCES: several instances need one PostgreSQL; set LONGHAUL_DATABASE_URL".to_owned()
+            );
+        }
+        config.seed = config.seed.wrapping_add(u64::from(site.instance - 1) << 32);
+        // All instances of a region are in one network namespace.
+        config.advertise = Some(format!("127.0.0.1:{}", service_port(site.instance)));
+        for (id, peer) in &mut config.peers {
+            let name = config.regions.get(id).ok_or_else(|| format!("a defect: region {id} has no name"))?;
+            *peer = site.dial_all(name).into();
+        }
+    }
+    Ok(config)
 }
 
 /// The region's store: a PostgreSQL server if one is named, otherwise a SQLite file.
@@ -42,7 +58,11 @@ fn store(site: &Site) -> Result<StoreConfig, String> {
 /// A gateway.
 pub(crate) fn gateway(site: &Site) -> Result<GatewayConfig, String> {
     let location = site.location_of_kind(LocationKind::Edge)?;
-    plan(site, |plan| plan.gateway(location))
+    let mut config = plan(site, |plan| plan.gateway(location))?;
+    for region in &mut config.regions {
+        region.addresses = site.dial_all(&region.name);
+    }
+    Ok(config)
 }
 
 /// The users of an edge. Their ledgers are kept where data lies, if it is named.
@@ -86,6 +106,32 @@ mod tests {
         assert_eq!(dialled, ["10.87.0.11:7000", "10.87.0.12:7000"]);
         assert_eq!(config.control.as_deref(), Some("control:8080"));
         assert!(gateway(&site("eu-west-1")).is_err());
+    }
+
+    #[test]
+    fn several_instances_are_dialled_one_and_all() {
+        let place = |location: &str, links: &str, database: &str| {
+            let args = PlaceArgs { topology: Some("two-regions".to_owned()), location: Some(location.to_owned()) };
+            let variable = |name: &str| {
+                let value = match name {
+                    "LONGHAUL_ADDRESSES" => "eu-west-1=10.87.0.11,eu-central-1=10.87.0.12,paris=10.87.0.13",
+                    "LONGHAUL_DATA" => "/data",
+                    "LONGHAUL_DATABASE_URL" => database,
+                    "LONGHAUL_LINKS" => links,
+                    "LONGHAUL_INSTANCES" | "LONGHAUL_INSTANCE" => "2",
+                    _ => return None,
+                };
+                Some(value.to_owned())
+            };
+            Site::read(&args, &variable).unwrap()
+        };
+        let second = region(&place("eu-west-1", "kernel", "postgres://db")).unwrap();
+        assert_eq!((second.listen.as_str(), second.advertise.as_deref()), ("0.0.0.0:7001", Some("127.0.0.1:7001")));
+        let dialled: Vec<_> = second.peers.values().flat_map(longhaul_region::config::Addresses::all).collect();
+        assert_eq!(dialled, ["10.87.0.12:7000", "10.87.0.12:7001"]);
+        let edge = gateway(&place("paris", "relay", "")).unwrap();
+        assert_eq!(edge.regions[0].addresses, ["127.0.0.1:17000", "127.0.0.1:17128"]);
+        assert!(region(&place("eu-west-1", "kernel", "")).unwrap_err().contains("LONGHAUL_DATABASE_URL"));
     }
 
     #[test]

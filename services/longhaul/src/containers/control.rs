@@ -20,7 +20,11 @@ pub(crate) async fn run(site: &Site, listener: Listener, stop: CancellationToken
     let world = Arc::new(ContainersWorld::new(site.clone(), net.clone(), up));
     let tasks = TaskTracker::new();
     tasks.spawn(world.clone().watch(stop.clone()));
-    let config = ControlConfig::new(site.topology.clone(), site.seed, env!("CARGO_PKG_VERSION"));
+    let config = ControlConfig {
+        // Without traces there is nothing to look at.
+        jaeger: site.jaeger.clone().filter(|_| site.otlp.is_some()),
+        ..ControlConfig::new(site.topology.clone(), site.seed, env!("CARGO_PKG_VERSION"))
+    };
     let deps = Deps { net, clock: Arc::new(site.clock()), world };
     let control = Control::start(deps, config);
     control_api::serve(control.clone(), listener, address, is_up, stop).await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use longhaul_core::ids::LocationName;
 use longhaul_core::link::LinkProfile;
+use longhaul_core::topology::LocationKind;
 use longhaul_http::clock::SystemClock;
 use longhaul_http::net::TokioNet;
 use longhaul_netem::agent::Links;
@@ -13,7 +14,7 @@ use longhaul_netem::relay::{LinkConfig, Relay, RelayConfig, RouteConfig};
 use longhaul_netem::tc::{SystemShell, Tc, TcConfig, device_towards};
 use tokio_util::sync::CancellationToken;
 
-use super::places::{SERVICE_PORT, relay};
+use super::places::{relay, service_port};
 use super::site::{LinkDriver, Site};
 
 /// Starts the links that begin at `location`.
@@ -66,12 +67,15 @@ fn relays(site: &Site, location: &LocationName) -> RelayConfig {
         to: to.clone(),
         profile: link.profile.clone(),
     });
-    let others = site.topology.locations.iter().map(|other| &other.name).filter(|name| *name != location);
-    let routes = others.map(|to| RouteConfig {
-        from: location.clone(),
-        to: to.clone(),
-        listen: relay(&site.topology, to),
-        target: site.backbone.at(to, SERVICE_PORT),
+    let others = site.topology.locations.iter().filter(|other| other.name != *location);
+    let routes = others.flat_map(|to| {
+        let instances = if to.kind == LocationKind::Region { site.instances } else { 1 };
+        (1..=instances).map(|instance| RouteConfig {
+            from: location.clone(),
+            to: to.name.clone(),
+            listen: relay(&site.topology, &to.name, instance),
+            target: site.backbone.at(&to.name, service_port(instance)),
+        })
     });
     let place = site.topology.locations.iter().position(|other| other.name == *location).unwrap_or(0);
     RelayConfig { seed: site.seed.wrapping_add(1000 + place as u64), links: links.collect(), routes: routes.collect() }

@@ -3,6 +3,7 @@
 
 mod admission;
 mod agent;
+mod collector;
 mod configs;
 mod control;
 mod health;
@@ -14,6 +15,7 @@ mod world;
 
 pub(crate) use admission::admitted;
 pub(crate) use agent::run as agent;
+pub(crate) use collector::answers as collector_answers;
 pub(crate) use configs::{gateway, region, traffic};
 pub(crate) use control::run as control;
 pub(crate) use health::run as health;

@@ -5,14 +5,18 @@ use std::collections::BTreeMap;
 use longhaul_core::ids::LocationName;
 use longhaul_core::topology::Topology;
 
-/// A location's own service: a region's API, an edge's gateway.
+/// A location's own service: a region's first API instance, an edge's gateway.
 pub(crate) const SERVICE_PORT: u16 = 7000;
+/// Most API instances of a region.
+pub(crate) const INSTANCES_MAX: u16 = 16;
 /// The location's agent.
 pub(crate) const AGENT_PORT: u16 = 7100;
 /// The users of an edge.
 pub(crate) const USERS_PORT: u16 = 7200;
-/// The first userspace link of a location; one for each place in the topology.
+/// The first userspace link of a location; one for each place in the topology and each instance there.
 const RELAY_PORT_FIRST: u16 = 17_000;
+/// Places in a topology, rounded up.
+const PLACES_MAX: u16 = 128;
 /// Where the name of the location goes in a pattern.
 const PLACEHOLDER: &str = "{location}";
 
@@ -63,11 +67,17 @@ impl Hosts {
     }
 }
 
-/// Where the userspace link to a location listens, inside the dialling location.
-pub(crate) fn relay(topology: &Topology, to: &LocationName) -> String {
+/// Where an instance of a location's service listens, numbered from 1.
+pub(crate) fn service_port(instance: u16) -> u16 {
+    SERVICE_PORT + instance - 1
+}
+
+/// Where the userspace link to an instance at a location listens, inside the dialling location.
+pub(crate) fn relay(topology: &Topology, to: &LocationName, instance: u16) -> String {
     let place = topology.locations.iter().position(|location| location.name == *to).unwrap_or(0);
-    // At most 128 locations, so this stays far below the ephemeral ports.
-    format!("127.0.0.1:{}", RELAY_PORT_FIRST + u16::try_from(place).unwrap_or(0))
+    // At most 128 places and 16 instances, so this stays below the ephemeral ports.
+    let port = RELAY_PORT_FIRST + (instance - 1) * PLACES_MAX + u16::try_from(place).unwrap_or(0);
+    format!("127.0.0.1:{port}")
 }
 
 #[cfg(test)]
@@ -103,9 +113,10 @@ mod tests {
     }
 
     #[test]
-    fn every_location_has_a_relay_port_of_its_own() {
+    fn every_instance_has_a_relay_port_of_its_own() {
         let topology = topology();
-        assert_eq!(relay(&topology, &name("eu-west-1")), "127.0.0.1:17000");
-        assert_eq!(relay(&topology, &name("paris")), "127.0.0.1:17002");
+        assert_eq!(relay(&topology, &name("eu-west-1"), 1), "127.0.0.1:17000");
+        assert_eq!(relay(&topology, &name("paris"), 1), "127.0.0.1:17002");
+        assert_eq!(relay(&topology, &name("eu-west-1"), 2), "127.0.0.1:17128");
     }
 }

@@ -8,7 +8,8 @@ use longhaul_core::regime::{Durability, Mode};
 use longhaul_core::topology::{Location, LocationKind, Topology};
 use longhaul_http::clock::SystemClock;
 
-use super::places::{AGENT_PORT, Hosts, SERVICE_PORT, USERS_PORT, relay};
+use super::collector;
+use super::places::{AGENT_PORT, Hosts, INSTANCES_MAX, USERS_PORT, relay, service_port};
 use crate::cli::PlaceArgs;
 use crate::embedded::Layout;
 use crate::inputs;
@@ -96,6 +97,14 @@ pub(crate) struct Site {
     pub(crate) database_url: Option<String>,
     /// Where traces go.
     pub(crate) otlp: Option<String>,
+    /// Where traces go if nothing else is said and something listens there, `http://HOST:PORT`.
+    pub(crate) collector: Option<String>,
+    /// Where the pages of a Jaeger are that gets the traces.
+    pub(crate) jaeger: Option<String>,
+    /// How many API instances each region has, at ports one after another.
+    pub(crate) instances: u16,
+    /// Which of them the process is, from 1.
+    pub(crate) instance: u16,
     /// What the ledgers' moments are measured by.
     clock: ClockKind,
 }
@@ -112,7 +121,21 @@ impl Site {
         };
         let hosts =
             |name: &str, otherwise: &str| Hosts::parse(name, set(name).as_deref().unwrap_or(otherwise), &topology);
+        let collector = set("LONGHAUL_COLLECTOR");
+        if let Some(url) = collector.as_ref().filter(|url| collector::address(url).is_none()) {
+            return Err(format!("LONGHAUL_COLLECTOR: {url:?} is not http://HOST:PORT; correct it"));
+        }
+        let number = |name: &str, most: u16| {
+            let number = parsed(name, set(name))?.unwrap_or(1);
+            let refused = || format!("{name}: {number} is not 1 to {most}; correct it");
+            (1..=most).contains(&number).then_some(number).ok_or_else(refused)
+        };
+        let instances = number("LONGHAUL_INSTANCES", INSTANCES_MAX)?;
         Ok(Self {
+            instances,
+            instance: number("LONGHAUL_INSTANCE", instances)?,
+            collector,
+            jaeger: set("LONGHAUL_JAEGER"),
             links: parsed("LONGHAUL_LINKS", set("LONGHAUL_LINKS"))?.unwrap_or(LinkDriver::Kernel),
             backbone: hosts("LONGHAUL_ADDRESSES", "{location}")?,
             users: hosts("LONGHAUL_USERS", set("LONGHAUL_OUT_OF_BAND").as_deref().unwrap_or("{location}"))?,
@@ -149,18 +172,29 @@ impl Site {
         Err(format!("{} is not {}; name another location", location.name, what(kind)))
     }
 
-    /// What a process at `from` dials to reach the service of `to`.
+    /// What a process elsewhere dials to reach the service of `to`: the first of its instances.
     pub(crate) fn dial(&self, to: &LocationName) -> String {
+        self.dial_instance(to, 1)
+    }
+
+    /// What a process elsewhere dials to reach an instance of the service of `to`.
+    fn dial_instance(&self, to: &LocationName, instance: u16) -> String {
         match self.links {
-            LinkDriver::Relay => relay(&self.topology, to),
-            LinkDriver::Kernel | LinkDriver::Real => self.backbone.at(to, SERVICE_PORT),
+            LinkDriver::Relay => relay(&self.topology, to, instance),
+            LinkDriver::Kernel | LinkDriver::Real => self.backbone.at(to, service_port(instance)),
         }
+    }
+
+    /// What a process elsewhere dials to reach a region, all of its instances.
+    pub(crate) fn dial_all(&self, to: &LocationName) -> Vec<String> {
+        (1..=self.instances).map(|instance| self.dial_instance(to, instance)).collect()
     }
 
     /// Who listens where, as seen from the location.
     pub(crate) fn layout(&self) -> Layout {
         let any = |port: u16| format!("0.0.0.0:{port}");
-        let services = self.topology.locations.iter().map(|location| (location.name.clone(), any(SERVICE_PORT)));
+        let own = any(service_port(self.instance));
+        let services = self.topology.locations.iter().map(|location| (location.name.clone(), own.clone()));
         let relays = self.topology.links.keys().map(|pair| (pair.clone(), self.dial(&pair.1)));
         Layout::given(services.collect(), relays.collect(), any(AGENT_PORT), any(USERS_PORT), self.control.clone())
     }
@@ -219,6 +253,9 @@ mod tests {
         assert!(refused(None, &[("LONGHAUL_SEED", "soon")]).starts_with("LONGHAUL_SEED"));
         assert!(refused(None, &[("LONGHAUL_MODE", "both")]).starts_with("LONGHAUL_MODE"));
         assert!(refused(None, &[("LONGHAUL_CLOCK", "sun")]).starts_with("LONGHAUL_CLOCK"));
+        assert!(refused(None, &[("LONGHAUL_COLLECTOR", "jaeger")]).starts_with("LONGHAUL_COLLECTOR"));
+        assert!(refused(None, &[("LONGHAUL_INSTANCES", "17")]).contains("1 to 16"));
+        assert!(refused(None, &[("LONGHAUL_INSTANCES", "2"), ("LONGHAUL_INSTANCE", "3")]).contains("1 to 2"));
         assert!(site(None, &[]).unwrap().location().unwrap_err().contains("--location"));
         let edge = site(Some("paris"), &[]).unwrap();
         assert!(edge.location_of_kind(LocationKind::Region).unwrap_err().contains("not a region"));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use longhaul_control::world::{Player, World, WorldError, WorldFuture};
 use longhaul_core::ids::LocationName;
 use longhaul_core::report::LinkCheck;
-use longhaul_core::topology::{LocationKind, Topology};
+use longhaul_core::topology::{Location, LocationKind, Topology};
 use longhaul_http::client::{CallError, HttpClient};
 use longhaul_http::watch;
 use longhaul_netem::probe::{Pair, measure};
@@ -66,7 +66,12 @@ impl EmbeddedWorld {
 
     async fn certify(&self) -> Vec<LinkCheck> {
         let pairs: Vec<Pair> = self.topology.links.keys().filter_map(|(from, to)| self.pair(from, to)).collect();
-        certify(&self.client, &self.topology, &pairs).await
+        let itself = |at: &Location| {
+            let address = self.layout.services.get(&at.name)?.clone();
+            Some(Pair { from: at.name.clone(), to: at.name.clone(), prober: address.clone(), address })
+        };
+        let selves: Vec<Pair> = self.topology.locations.iter().filter_map(itself).collect();
+        certify(&self.client, &self.topology, &pairs, &selves).await
     }
 }
 
