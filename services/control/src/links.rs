@@ -67,12 +67,6 @@ impl Control {
         answer.map_err(|error| problem("the agent of the links", &error))
     }
 
-    /// Changes one directed link; it is as answered from then on.
-    pub(crate) async fn patch_link(&self, from: &str, to: &str, patch: &LinkPatch) -> Result<LinkView, Problem> {
-        let change = (from.to_owned(), to.to_owned(), patch.clone());
-        self.patch_links(&[change]).await.map(|mut views| views.swap_remove(0))
-    }
-
     /// Tells every agent of a directed link to change it.
     async fn patch_agents(&self, from: &str, to: &str, patch: &LinkPatch) -> Result<LinkView, Problem> {
         let agents = self.agents(from, to)?;

@@ -176,8 +176,7 @@ impl Cockpit {
         let declared: BTreeMap<_, _> =
             links.map(|((from, to), link)| ((from.to_string(), to.to_string()), link.profile.clone())).collect();
         let links = Arc::new(Mutex::new(declared.clone()));
-        let agent =
-            Agent { journal: journal.clone(), declared, links, broken: Arc::default(), stuck: Arc::default() };
+        let agent = Agent { journal: journal.clone(), declared, links, broken: Arc::default(), stuck: Arc::default() };
         let net = Arc::new(TokioNet);
         let stop = CancellationToken::new();
         let agent_listener = net.bind("127.0.0.1:0").await.unwrap();
