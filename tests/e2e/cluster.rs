@@ -26,7 +26,8 @@ pub(crate) struct Cluster {
     /// `host:port` by name; control's is `control`.
     addresses: BTreeMap<String, String>,
     data: PathBuf,
-    _folder: tempfile::TempDir,
+    /// Until it is handed out with [`Cluster::stop_and_keep`].
+    folder: Option<tempfile::TempDir>,
 }
 
 impl Cluster {
@@ -68,7 +69,7 @@ impl Cluster {
         let client = HttpClient::new(Arc::new(TokioNet));
         let traffic: Value = serde_json::from_slice(&std::fs::read(data.join("traffic.json")).unwrap()).unwrap();
         addresses.insert("traffic".to_owned(), traffic["role"]["listen"].as_str().unwrap().to_owned());
-        Self { parent, runtime, client, addresses, data, _folder: folder }
+        Self { parent, runtime, client, addresses, data, folder: Some(folder) }
     }
 
     /// The data folder.
@@ -139,14 +140,19 @@ impl Cluster {
     }
 
     /// Tells the parent to stop, and waits for it.
-    pub(crate) fn stop(mut self) -> ExitStatus {
+    pub(crate) fn stop(self) -> ExitStatus {
+        self.stop_and_keep().0
+    }
+
+    /// The same; hands out the folder in which `data` is.
+    pub(crate) fn stop_and_keep(mut self) -> (ExitStatus, tempfile::TempDir) {
         signal(self.parent.id(), "TERM");
         let mut status = None;
         until("the parent ends", || {
             status = self.parent.try_wait().unwrap();
             status.is_some()
         });
-        status.unwrap()
+        (status.unwrap(), self.folder.take().expect("only here it is taken"))
     }
 }
 

@@ -58,6 +58,7 @@ fn a_lost_primary_is_replaced_and_the_report_says_what_it_cost() {
         let sum: f64 = parts.iter().map(|part| phases[part].as_f64().unwrap()).sum();
         assert!((sum - phases["total"].as_f64().unwrap()).abs() < 1.0, "{edge}: the phases do not add up: {phases}");
     }
+    crate::traces::failover_has_the_figures_of(&report, &folder.path().join("out"));
     for file in ["report.txt", "report.json", "report.html"] {
         assert!(folder.path().join("out").join(file).metadata().unwrap().len() > 1000, "{file}");
     }

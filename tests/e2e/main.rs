@@ -6,4 +6,5 @@ mod drills;
 mod lifecycle;
 mod readme;
 mod records;
+mod traces;
 mod transitions;

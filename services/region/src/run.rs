@@ -150,6 +150,7 @@ impl Running {
         }
         self.region.tracker.close();
         self.region.tracker.wait().await;
+        self.region.shipping.end(&self.region);
     }
 
     /// Ends a region that nobody asks any more: commits what is queued and closes the store.
@@ -161,6 +162,7 @@ impl Running {
         if let Some(writing) = self.writing {
             writing.await??;
         }
+        self.region.shipping.end(&self.region);
         self.region.store.close().await?;
         Ok(())
     }

@@ -124,8 +124,10 @@ impl Shipping {
         for (dot, context) in writes {
             for peer in region.config.peers.keys() {
                 let queue = ways.entry(*peer).or_default();
-                if queue.len() == SHIPPING_MAX {
-                    queue.pop_front();
+                if queue.len() == SHIPPING_MAX
+                    && let Some(oldest) = queue.pop_front()
+                {
+                    oldest.record(region, *peer, Some("unacknowledged"));
                 }
                 queue.push_back(Shipped { dot, context, committed_ns: now_ns });
             }
@@ -140,28 +142,40 @@ impl Shipping {
             let count = queue.iter().take_while(|shipped| durable.covers(shipped.dot)).count();
             queue.drain(..count).collect()
         };
-        let now_ns = region.clock.boot_ns();
         for shipped in done {
-            tracing::debug_span!(
-                "replication.ship",
-                otel.name = "send longhaul.replication",
-                otel.kind = "producer",
-                longhaul.context = %Text(way(shipped.context, peer)),
-                longhaul.parent = %Text(shipped.context),
-                longhaul.from_ns = shipped.committed_ns,
-                longhaul.to_ns = now_ns,
-                longhaul.peer = region.config.name_of(peer),
-                messaging.system = "longhaul",
-                messaging.operation.name = "send",
-                messaging.operation.type = "send",
-                messaging.destination.name = "longhaul.replication",
-            );
+            shipped.record(region, peer, None);
         }
     }
 
-    /// Forgets everything (isolation, or a new timeline: nobody will acknowledge it).
-    pub(crate) fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Ends every way, at the end of this process or of the timeline: nobody will acknowledge it to this region. A peer
+    /// that has the write already said so in the same trace, inside of this way.
+    pub(crate) fn end(&self, region: &Region) {
+        let ways = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        for (peer, shipped) in ways.into_iter().flat_map(|(peer, queue)| queue.into_iter().map(move |one| (peer, one)))
+        {
+            shipped.record(region, peer, Some("unacknowledged"));
+        }
+    }
+}
+
+impl Shipped {
+    /// Records that the way to a peer ends now.
+    fn record(self, region: &Region, peer: RegionId, outcome: Option<&str>) {
+        tracing::debug_span!(
+            "replication.ship",
+            otel.name = "send longhaul.replication",
+            otel.kind = "producer",
+            longhaul.context = %Text(way(self.context, peer)),
+            longhaul.parent = %Text(self.context),
+            longhaul.from_ns = self.committed_ns,
+            longhaul.to_ns = region.clock.boot_ns(),
+            longhaul.peer = region.config.name_of(peer),
+            longhaul.outcome = outcome,
+            messaging.system = "longhaul",
+            messaging.operation.name = "send",
+            messaging.operation.type = "send",
+            messaging.destination.name = "longhaul.replication",
+        );
     }
 }
 

@@ -94,7 +94,7 @@ impl Writer {
         self.region.cache.clear();
         self.region.tail.clear();
         self.region.visibility.clear();
-        self.region.shipping.clear();
+        self.region.shipping.end(&self.region);
         self.region.peers.forget_reports();
         self.region.publish_digests(&self.positions, self.digests.homes());
         self.region.publish_positions(self.positions.clone());
