@@ -170,22 +170,23 @@ pub async fn round_trip(bench: &mut Bench) -> Finding {
     )
 }
 
-/// The first answer on a new connection takes a second round trip: the handshake.
+/// The first answer on a new connection takes a second round trip: the handshake. The fastest of several connections, because a
+/// busy machine can delay each.
 pub async fn handshake(bench: &mut Bench) -> Finding {
-    let mut figures = Vec::new();
-    for _ in 0..5 {
+    let expected = 2.0 * bench.round_trip_ms();
+    let holds = |measured: f64| (-0.5..=5.0).contains(&(measured - expected));
+    let mut measured = f64::INFINITY;
+    for attempt in 0..20 {
+        if attempt >= 5 && holds(measured) {
+            break;
+        }
         let start_ns = bench.clock.boot_ns();
         let (mut near, mut far) = bench.open().await?;
         far.write_all(&[2]).await.map_err(|error| text(&error))?;
         timeout(PATIENCE, near.read_u8()).await.map_err(|_| late("the answer"))?.map_err(|error| text(&error))?;
-        figures.push(bench.milliseconds_since(start_ns));
+        measured = measured.min(bench.milliseconds_since(start_ns));
     }
-    let measured = fastest(figures);
-    let expected = 2.0 * bench.round_trip_ms();
-    judge(
-        (-0.5..=5.0).contains(&(measured - expected)),
-        format!("first answer after {measured:.3} ms, two round trips are {expected:.3} ms"),
-    )
+    judge(holds(measured), format!("first answer after {measured:.3} ms, two round trips are {expected:.3} ms"))
 }
 
 /// Delay does not cost throughput: `bytes` get across at `bytes_per_s_min` or more, the delay included.

@@ -57,7 +57,8 @@ async fn a_long_link_is_not_a_slow_one() {
 #[tokio::test]
 #[ignore = "needs root and a kernel with netem: ./tests/run kernel"]
 async fn a_cut_loses_what_is_in_flight() {
-    run(200.0, 20.0, conformance::cut_in_flight).await;
+    // Long enough for `tc` to run on a slow machine before half of it is over.
+    run(800.0, 20.0, conformance::cut_in_flight).await;
 }
 
 #[tokio::test]
