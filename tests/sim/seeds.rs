@@ -10,7 +10,7 @@ use longhaul_simulation::{ChaosRun, run_chaos};
 const REGRESSIONS: &[(u64, &str)] = &[];
 
 /// Failing seeds after which no further ones are started.
-const FAILURES_MAX: usize = 5;
+const FAILURES_MAX: usize = 20;
 
 fn topology() -> Topology {
     Topology::shipped("three-continents").unwrap().unwrap()

@@ -1,9 +1,10 @@
 //! What control holds, and its life: created, watching, serving, closed.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
+use longhaul_core::regime::Regime;
 use longhaul_http::client::HttpClient;
 use longhaul_http::clock::SharedClock;
 use longhaul_http::net::Listener;
@@ -30,6 +31,8 @@ pub struct Control {
     pub(crate) faults: FaultBook,
     pub(crate) drills: DrillBook,
     pub(crate) ids: Ids,
+    /// The newest regime that the watch has seen.
+    pub(crate) known: Mutex<Option<Regime>>,
     pub(crate) traces: TraceIds,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -44,6 +47,7 @@ impl Control {
             events: EventLog::new(deps.clock.clone()),
             faults: FaultBook::default(),
             drills: DrillBook::default(),
+            known: Mutex::default(),
             ids: Ids::new(config.seed, deps.clock.boot_ns()),
             traces: TraceIds::new(config.seed ^ deps.clock.boot_ns()),
             clock: deps.clock,

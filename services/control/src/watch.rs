@@ -1,10 +1,11 @@
 //! The watch: looks at every region again and again, and turns what changed into events.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use longhaul_core::limits::WATCH_INTERVAL;
 use longhaul_core::regime::Regime;
+use longhaul_http::client::CallError;
 use longhaul_http::wire::control::{EventKind, RegimeView};
 use longhaul_http::wire::regime::{ChangeState, REGIME_PATH};
 use longhaul_http::wire::status::{RegionStatus, STATUS_PATH};
@@ -40,24 +41,21 @@ pub(crate) async fn watch(control: Arc<Control>) {
             () = control.stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        let (statuses, regimes) = tokio::select! {
+        let (statuses, regime) = tokio::select! {
             biased;
             () = control.stop.cancelled() => return,
-            both = futures::future::join(
-                control.ask_all::<RegionStatus>(STATUS_PATH),
-                control.ask_all::<Regime>(REGIME_PATH),
-            ) => both,
+            looked = look(&control, seen.epoch) => looked,
         };
         let roles =
             statuses.into_iter().map(|(region, answer)| (region, answer.ok().map(|status| status.role))).collect();
         for (kind, region, text) in seen.roles(roles) {
             control.events.record(kind, Some(&region), text);
         }
-        let highest = regimes.into_values().filter_map(Result::ok).max_by_key(|regime| regime.epoch);
-        if let Some(regime) = highest
+        if let Some(regime) = regime
             && let Some(text) = seen.regime(&RegimeView::new(&regime, &control.config.topology))
         {
             control.events.record(EventKind::Regime, None, text);
+            *control.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(regime);
             seen.looks = CHANGE_LOOKS;
         }
         if seen.looks > 0 {
@@ -65,6 +63,20 @@ pub(crate) async fn watch(control: Arc<Control>) {
             seen.trace(&control).await;
         }
     }
+}
+
+/// How every region is, and the regime of the one that is furthest ahead if that is newer than what is known.
+async fn look(
+    control: &Control,
+    known_epoch: u64,
+) -> (BTreeMap<String, Result<RegionStatus, CallError>>, Option<Regime>) {
+    let statuses = control.ask_all::<RegionStatus>(STATUS_PATH).await;
+    let epochs = statuses.iter().filter_map(|(region, answer)| Some((answer.as_ref().ok()?.epoch, region)));
+    let regime = match epochs.max() {
+        Some((epoch, region)) if epoch > known_epoch => control.ask_region(region, REGIME_PATH).await.ok(),
+        _ => None,
+    };
+    (statuses, regime)
 }
 
 impl Seen {

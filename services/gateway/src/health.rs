@@ -7,6 +7,7 @@ use std::time::Duration;
 use longhaul_core::limits::GATEWAY_POLL_INTERVAL;
 use longhaul_core::regime::Regime;
 use longhaul_http::client::CallError;
+use longhaul_http::wire::control::KNOWN_REGIME_PATH;
 use longhaul_http::wire::regime::REGIME_PATH;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -82,7 +83,7 @@ async fn poll(gateway: &Gateway, region: &Region, instance: &Instance, connected
 /// Control is one more source of the regime and no more: whether it answers changes nothing.
 async fn poll_control(gateway: Arc<Gateway>, address: String, shutdown: CancellationToken) {
     loop {
-        let ask = gateway.client.get::<Regime>(&address, REGIME_PATH, DEADLINE_MAX);
+        let ask = gateway.client.get::<Regime>(&address, KNOWN_REGIME_PATH, DEADLINE_MAX);
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return,

@@ -39,9 +39,16 @@ const KEPT: usize = 20;
 #[derive(Default)]
 struct Shadow {
     positions: BTreeMap<Timeline, Position>,
-    records: BTreeMap<RecordKey, (Version, bool)>,
+    records: BTreeMap<RecordKey, Held>,
     regime: Option<Regime>,
     promised: Option<(Epoch, Ballot)>,
+}
+
+/// A record as a region holds it.
+struct Held {
+    version: Version,
+    dot: Dot,
+    tombstone: bool,
 }
 
 /// An operation that was accepted somewhere.
@@ -230,10 +237,10 @@ impl State {
         }
         let key = operation.key();
         if dot.timeline.region == region
-            && let Some((held, _)) = key.as_ref().and_then(|key| shadow.records.get(key))
-            && *held >= version
+            && let Some(held) = key.as_ref().and_then(|key| shadow.records.get(key))
+            && held.version >= version
         {
-            broken.push(format!("I4: region {region} accepted {dot} at {version} although it held {held}"));
+            broken.push(format!("I4: region {region} accepted {dot} at {version} although it held {}", held.version));
         }
         for text in broken {
             self.violated(text);
@@ -263,14 +270,16 @@ impl State {
             _ => self.violated(format!("I5: region {region} stores a record that {} did not make", record.dot)),
         }
         let shadow = self.regions.entry(region).or_default();
-        shadow.records.insert(record.key.clone(), (record.version, record.is_tombstone()));
+        let held = Held { version: record.version, dot: record.dot, tombstone: record.is_tombstone() };
+        shadow.records.insert(record.key.clone(), held);
     }
 
-    /// I10: a tombstone may go once everything older of its record is everywhere where it belongs.
+    /// I10: a tombstone may go once everything older of its record is everywhere where it belongs. One that leaves with
+    /// the tail that made it is not collected: its record is fetched again before the region serves.
     fn removed(&mut self, region: RegionId, key: &RecordKey) {
         let Some(shadow) = self.regions.get_mut(&region) else { return };
-        let Some((version, true)) = shadow.records.remove(key) else { return };
-        let Some(regime) = shadow.regime.clone() else { return };
+        let Some(Held { version, dot, tombstone: true }) = shadow.records.remove(key) else { return };
+        let Some(regime) = shadow.regime.clone().filter(|regime| within_cut(regime, dot)) else { return };
         if regime.mode == Mode::RegionalIsolation || regime.transition.is_some() {
             return;
         }

@@ -56,9 +56,10 @@ fn promises(schedule: &Schedule, watch: &Watch, findings: &Findings) -> Vec<Stri
     if !may_lose && findings.rpo.writes > 0 {
         lines.push(format!("I7: {} acknowledged writes are lost: {}", findings.rpo.writes, lost(findings, false)));
     }
-    // A cut loses a tail, and the tail is kept aside: nothing is lost in silence.
+    // A cut loses a tail, and the tail is kept aside: nothing is lost in silence. Forced into isolation, a region that was
+    // away must not even keep what it had accepted for other homes; whoever forces is told so.
     let silent = findings.rpo.lost.iter().filter(|write| !write.quarantined).count();
-    if !schedule.loses_a_disk() && silent > 0 {
+    if !schedule.loses_a_disk() && !schedule.forces_isolation() && silent > 0 {
         lines.push(format!("I6: {silent} acknowledged writes are lost and not put aside: {}", lost(findings, true)));
     }
     if one_primary && findings.anomalies.duplicates > 0 {

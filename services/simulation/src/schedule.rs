@@ -203,6 +203,36 @@ impl Places {
     }
 }
 
+/// Adds to one run of four what single draws hardly ever bring about, because it takes two things in a row.
+fn story(rng: &mut SmallRng, places: &Places, heal_ms: u64, faults: &mut Vec<Planned>, workload: &mut Workload) {
+    let at_ms = rng.random_range(1_000..heal_ms - 3_000);
+    let region = places.region(rng);
+    let kill_ms = at_ms + rng.random_range(300..1_500);
+    let kill = Planned {
+        at_ms: kill_ms,
+        until_ms: kill_ms + rng.random_range(50..400),
+        fault: Fault::Crash { host: region.clone() },
+    };
+    match rng.random_range(0..12) {
+        // It restarts with a clock that stands before what it has stored.
+        0 => {
+            let by_ms = rng.random_range(-4_000..-1_000);
+            faults.extend([Planned { at_ms, until_ms: heal_ms, fault: Fault::ClockStep { region, by_ms } }, kill]);
+        }
+        // It dies in the middle of a commit.
+        1 => {
+            let fault = Fault::SlowDisk { region, flush_ms: *pick(rng, &[100, 200, 400]) };
+            faults.extend([Planned { at_ms, until_ms: kill.until_ms, fault }, kill]);
+        }
+        // Streams carry many times their window.
+        2 => {
+            workload.value_bytes = 40_000;
+            workload.keys_per_home = 5;
+        }
+        _ => {}
+    }
+}
+
 impl Schedule {
     /// Draws a run from a seed.
     pub(crate) fn draw(topology: &Topology, seed: u64) -> Self {
@@ -230,8 +260,7 @@ impl Schedule {
                 if rng.random_bool(0.3) { rng.random_range(50..1500) } else { rng.random_range(1500..9_000) };
             faults.push(Planned { at_ms, until_ms: (at_ms + length_ms).min(heal_ms), fault });
         }
-        faults.sort_by_key(|planned| planned.at_ms);
-        let workload = Workload {
+        let mut workload = Workload {
             rate_per_s: f64::from(rng.random_range(20..60_u32)),
             read_share: 0.4,
             delete_share: 0.1,
@@ -246,12 +275,20 @@ impl Schedule {
             consistency: (*pick(rng, &["eventual", "session", "session", "primary"])).to_owned(),
             ..Workload::default()
         };
+        story(&mut seed::stream(seed, 11), &places, heal_ms, &mut faults, &mut workload);
+        faults.sort_by_key(|planned| planned.at_ms);
         Self { mode, durability, primary, workload, faults, heal_ms }
     }
 
     /// Whether a disk is lost in it.
     pub(crate) fn loses_a_disk(&self) -> bool {
         self.faults.iter().any(|planned| matches!(planned.fault, Fault::DiskLoss { .. }))
+    }
+
+    /// Whether isolation is forced on regions that may be away.
+    pub(crate) fn forces_isolation(&self) -> bool {
+        let forced = |fault: &Fault| matches!(fault, Fault::Switch { mode: Mode::RegionalIsolation, force: true, .. });
+        self.faults.iter().any(|planned| forced(&planned.fault))
     }
 
     /// Whether somebody asks for a change that may lose what was acknowledged.

@@ -16,12 +16,14 @@ use std::sync::Arc;
 
 use axum::extract::FromRef;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use axum::{Json, Router, middleware};
 use http::{Method, Uri};
 use longhaul_core::error_code::ErrorCode;
 use longhaul_http::auth::require_token;
 use longhaul_http::problem::Problem;
 use longhaul_http::trace::server_span;
+use longhaul_http::wire::control::KNOWN_REGIME_PATH;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
@@ -96,6 +98,7 @@ fn open() -> OpenApiRouter<ApiState> {
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
+        .route(KNOWN_REGIME_PATH, get(regime::known_regime))
 }
 
 /// The document of the API, OpenAPI 3.1.

@@ -1,6 +1,6 @@
 //! `/v1/regime`.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use axum::extract::State;
 use axum::response::Response;
@@ -8,6 +8,7 @@ use axum::{Extension, Json};
 use http::HeaderMap;
 use longhaul_core::error_code::ErrorCode;
 use longhaul_core::operation::TraceContext;
+use longhaul_core::regime::Regime;
 use longhaul_http::problem::Problem;
 use longhaul_http::trace;
 use longhaul_http::wire::control::{RegimeChange, RegimeView};
@@ -22,6 +23,12 @@ use crate::state::Control;
     responses((status = 200, body = RegimeView), (status = 503, description = "No region answers", body = Problem)))]
 pub(crate) async fn get_regime(State(control): State<Arc<Control>>) -> Result<Json<RegimeView>, Problem> {
     control.regime_view().await.map(Json)
+}
+
+/// The newest regime that control has seen, as regions tell it.
+pub(crate) async fn known_regime(State(control): State<Arc<Control>>) -> Result<Json<Regime>, Problem> {
+    let known = control.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    known.map(Json).ok_or_else(|| Problem::new(ErrorCode::NotReady, "control has not seen any region yet; try again"))
 }
 
 /// Asks for another mode, durability or primary: a planned transition while traffic flows. Follow it under

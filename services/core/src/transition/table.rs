@@ -276,7 +276,8 @@ impl Planner<'_> {
 
     fn plan_isolation(&mut self) -> (Vec<Step>, BTreeSet<RegionId>) {
         let needed = self.need_homes(
-            "its home is frozen: others keep their copies, serve them to nobody, and purge them only after it returned",
+            "its home is frozen: others keep their copies, serve them to nobody, and purge them only after it returned; \
+             what it alone acknowledged for other homes is erased when it returns",
         );
         let able = self.able();
         let mut steps = Vec::new();

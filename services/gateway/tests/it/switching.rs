@@ -1,11 +1,17 @@
 //! Regimes that change while requests are under way.
 
+use axum::routing::get;
+use axum::{Json, Router};
 use futures::future::join_all;
 use http::Method;
 use longhaul_core::error_code::ErrorCode;
 use longhaul_core::regime::Mode;
+use longhaul_http::net::{Net, TokioNet};
+use longhaul_http::serve::serve;
+use longhaul_http::wire::control::KNOWN_REGIME_PATH;
 use longhaul_http::wire::gateway::DEADLINE_MS;
 use longhaul_http::wire::records::ATTEMPTS;
+use tokio_util::sync::CancellationToken;
 
 use crate::fake::{Edge, Reply, regime};
 
@@ -99,6 +105,19 @@ async fn a_write_at_a_primary_that_falls_silent_is_finished_at_the_next_one() {
     assert_eq!(edge.regions[0].seen()[0].key(), edge.regions[2].seen()[0].key(), "one operation, one id");
     assert_eq!(edge.counter("abandoned").await, 1);
     edge.stop().await;
+}
+
+#[tokio::test]
+async fn control_tells_the_regime_that_regions_do_not() {
+    let listener = TokioNet.bind("127.0.0.1:0").await.unwrap();
+    let (address, stop) = (listener.address().unwrap().to_string(), CancellationToken::new());
+    let known = || async { Json(regime(7, Mode::ActivePassive, Some(2))) };
+    let serving = tokio::spawn(serve(listener, Router::new().route(KNOWN_REGIME_PATH, get(known)), stop.clone()));
+    let edge = Edge::start_with(regime(1, Mode::ActivePassive, Some(1)), |config| config.control = Some(address)).await;
+    edge.until("it knows what control knows", |status| status.epoch == 7).await;
+    edge.stop().await;
+    stop.cancel();
+    serving.await.unwrap().unwrap();
 }
 
 #[tokio::test]

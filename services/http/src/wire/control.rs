@@ -16,6 +16,8 @@ use super::status::{ConflictView, QuarantineView, RegionStatus};
 pub const TOPOLOGY_PATH: &str = "/v1/topology";
 /// `GET`: [`RegimeView`]; `PUT`: [`RegimeChange`].
 pub const CONTROL_REGIME_PATH: &str = "/v1/regime";
+/// `GET`: the newest [`Regime`] that control has seen, for gateways that reach no region. Nobody is asked.
+pub const KNOWN_REGIME_PATH: &str = "/internal/v1/regime";
 /// `POST` [`FailoverCommand`]; `GET`: list of [`ChangeView`].
 pub const CONTROL_FAILOVERS_PATH: &str = "/v1/failovers";
 /// `GET`: list of [`RegionView`].

@@ -6,7 +6,7 @@ use longhaul_core::regime::Mode;
 
 use super::RowsByKey;
 use super::task::Writer;
-use super::transaction::Transaction;
+use super::transaction::{Transaction, remembered_winner};
 use crate::state::Blocker;
 use crate::store::{QuarantineRow, StoreError};
 
@@ -17,8 +17,8 @@ impl Writer {
     ///
     /// A row that this region's own vector does not cover is not taken: if its region is lost now, its timeline may be
     /// sealed below the row, and nobody would know that it is here. Its key stays for the next attempt; the log will
-    /// have brought the operation by then. Only a home that gets its own records back in isolation takes every row:
-    /// no log will bring them.
+    /// have brought the operation by then. Only a home that gets its own records back in isolation takes every row, and
+    /// remembers its operation: no log will bring them.
     pub(super) async fn repair(&mut self, keys: &[RecordKey], rows: Vec<Record>) -> Result<usize, StoreError> {
         let isolated = self.regime.mode == Mode::RegionalIsolation;
         let me = self.region.id();
@@ -34,6 +34,9 @@ impl Writer {
             }
             let Some(quarantined) = self.unrepaired.remove(key) else { continue };
             if let Some(row) = row {
+                if isolated {
+                    transaction.commit.idempotency.push(remembered_winner(&row));
+                }
                 transaction.set_record(key.clone(), Some(row));
             }
             let repaired = quarantined.into_iter().map(|row| QuarantineRow { repaired: true, ..row });

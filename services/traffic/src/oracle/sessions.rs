@@ -10,16 +10,16 @@ use longhaul_core::report::SessionViolations;
 use longhaul_core::version::Version;
 
 use super::history::Case;
-use super::versions::{Shown, showed_a_lost_write, shown};
+use super::versions::{proves, showed_a_lost_write, shown};
 use crate::ledger::Consistency;
 
-/// Broken guarantees, and how many reads that asked for a session's or the primary's consistency broke any.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Broken guarantees, and which reads that asked for a session's or the primary's consistency broke any.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Broken {
     /// Of all reads, whatever they asked for.
     pub violations: SessionViolations,
-    /// Reads that broke a guarantee although they asked for it.
-    pub promised: u64,
+    /// One line for each read that broke a guarantee although it asked for it.
+    pub promised: Vec<String>,
 }
 
 /// Counts them. A read counts at most once for each guarantee.
@@ -54,8 +54,17 @@ pub fn sessions(case: &Case<'_>) -> Broken {
             let back = seen.iter().any(|earlier| older(earlier, false));
             broken.violations.read_your_writes += u64::from(own);
             broken.violations.monotonic_reads += u64::from(back);
-            broken.promised += u64::from((own || back) && entry.consistency != Consistency::Eventual);
-            if let Shown::AtLeast(version) = now {
+            if (own || back) && entry.consistency != Consistency::Eventual {
+                let key = ledger.key_text(entry.key);
+                broken.promised.push(format!(
+                    "stale read: operation {} read {key} older than its session had seen it, although it asked for a \
+                     session's consistency",
+                    entry.op_id
+                ));
+            }
+            let before = seen.iter().filter(|(earlier, ..)| chain.precedes(*earlier, index));
+            let before = before.map(|(.., version)| *version).max();
+            if let Some(version) = proves(case, entry, before) {
                 seen.push((index, false, version));
             }
         }
@@ -119,9 +128,26 @@ mod tests {
         scene.chain(&[old, new, fresh, back]);
         let broken = scene.judge(sessions);
         assert_eq!(broken.violations, SessionViolations { read_your_writes: 1, monotonic_reads: 1 });
-        assert_eq!(broken.promised, 0);
+        assert!(broken.promised.is_empty());
         scene.ledger.entries[back].consistency = Consistency::Session;
-        assert_eq!(scene.judge(sessions).promised, 1);
+        assert_eq!(scene.judge(sessions).promised.len(), 1);
+    }
+
+    #[test]
+    fn a_read_of_nothing_proves_only_the_oldest_delete_that_it_may_have_seen() {
+        let mut scene = Scene::new();
+        let (first, deleted) = (scene.put(0, 1.0, 1.1), scene.delete(0, 2.0, 2.1));
+        let (again, deleted_again) = (scene.put(0, 3.0, 3.1), scene.delete(0, 3.2, 3.9));
+        scene.remember("eu", &[first, deleted, again, deleted_again]);
+        let saw = scene.read(0, 1.5, 1.6, Some(first));
+        // While the second delete was on its way, a region that was behind showed the first.
+        let nothing = scene.read(0, 3.3, 3.4, None);
+        let later = scene.read(0, 3.5, 3.6, Some(again));
+        scene.chain(&[saw, nothing, later]);
+        assert_eq!(scene.judge(sessions), Broken::default());
+        let back = scene.read(0, 4.5, 4.6, Some(first));
+        scene.chain(&[saw, nothing, later, back]);
+        assert_eq!(scene.judge(sessions).violations.monotonic_reads, 1);
     }
 
     #[test]

@@ -46,6 +46,28 @@ pub fn shown(case: &Case<'_>, read: &Entry) -> Shown {
     }
 }
 
+/// What a read proves that its session has seen, for later reads to be held against; `None` if that is nothing. Of a
+/// read of an absent record that is the **oldest** delete that it may have been, given what was seen `before`.
+pub fn proves(case: &Case<'_>, read: &Entry, before: Option<Version>) -> Option<Version> {
+    match (read.observed, read.version) {
+        (Observed::Value(_), version) => version,
+        (Observed::Absent, _) => {
+            let before = before?;
+            let mut oldest: Option<Version> = None;
+            for index in &case.history.deletes[read.key as usize] {
+                if case.ledger.entries[*index].write_ns < read.ended_ns {
+                    let version = case.history.version[*index]?;
+                    if version > before {
+                        oldest = Some(oldest.map_or(version, |known| known.min(version)));
+                    }
+                }
+            }
+            oldest
+        }
+        _ => None,
+    }
+}
+
 /// Whether the read showed a write that was lost later: what follows from that is part of the recovery point.
 pub fn showed_a_lost_write(case: &Case<'_>, read: &Entry) -> bool {
     let Observed::Value(op_id) = read.observed else { return false };
