@@ -7,7 +7,17 @@ use longhaul_core::topology::Topology;
 use longhaul_simulation::{ChaosRun, run_chaos};
 
 /// Seeds that once failed, each with what it found.
-const REGRESSIONS: &[(u64, &str)] = &[];
+const REGRESSIONS: &[(u64, &str)] = &[
+    (24, "a tombstone that left with a removed tail counted as collected"),
+    (52, "a primary read where nobody is the primary ignored its session"),
+    (53, "a primary read where nobody is the primary ignored its session"),
+    (87, "a primary read where nobody is the primary ignored its session"),
+    (111, "a read of an absent record was held to prove the newest delete"),
+    (121, "a primary read where nobody is the primary ignored its session"),
+    (158, "a read of an absent record was held to prove the newest delete"),
+    (161, "a home came back from forced isolation without the ids of its operations"),
+    (191, "a read of an absent record was held to prove the newest delete"),
+];
 
 /// Failing seeds after which no further ones are started.
 const FAILURES_MAX: usize = 20;

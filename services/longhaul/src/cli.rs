@@ -284,7 +284,7 @@ pub(crate) struct SimulateArgs {
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) topology: Option<String>,
     /// How many runs, each with a seed of its own
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) seeds: u64,
     /// The first seed; the plan's own if absent
     #[arg(long, value_name = "N", env = "LONGHAUL_SEED")]

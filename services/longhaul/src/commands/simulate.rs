@@ -37,7 +37,7 @@ async fn simulate(args: SimulateArgs) -> Result<SimulationReport, String> {
     let folder = report::Folder::prepare(args.report.as_deref(), &format!("simulate-{}", plan.name))?;
     let stop = stop_token()?;
     let title = format!("simulate {}, {}, on {}", plan.name, regime(&plan), topology.name);
-    let seeds = plan.seed..plan.seed.saturating_add(args.seeds.max(1));
+    let seeds = seeds(plan.seed, args.seeds)?;
     // Simulations bring runtimes of their own, which must not start inside of this one.
     let simulated = tokio::task::spawn_blocking(move || over_seeds(&title, &plan, &topology, seeds, &stop)).await;
     let report = simulated.map_err(|error| format!("the simulation failed: {error}"))??;
@@ -48,6 +48,13 @@ async fn simulate(args: SimulateArgs) -> Result<SimulationReport, String> {
         print!("{}", report::simulation_text(&report, Some(&written)));
     }
     Ok(report)
+}
+
+/// So many seeds from this one.
+fn seeds(first: u64, count: u64) -> Result<Range<u64>, String> {
+    let end = first.checked_add(count).filter(|end| *end < u64::MAX);
+    let end = end.ok_or_else(|| format!("there are no {count} seeds from {first} on; choose a smaller --seed"))?;
+    Ok(first..end)
 }
 
 /// Runs every seed, on every core, and the median one again for its whole report.
@@ -67,7 +74,7 @@ fn over_seeds(
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end || stop.is_cancelled() {
+                    if !seeds.contains(&seed) || stop.is_cancelled() {
                         return;
                     }
                     match of_seed(seed) {
@@ -115,4 +122,16 @@ fn outcome(report: &SimulationReport) -> Outcome {
         return Outcome::NotMet(format!("expectations were not met in {} of {all} runs", verdicts.failed));
     }
     Outcome::Met
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_do_not_begin_anew_at_zero() {
+        assert_eq!(seeds(7, 3), Ok(7..10));
+        assert!(seeds(u64::MAX, 1).unwrap_err().contains("--seed"));
+        assert!(seeds(u64::MAX - 2, 2).is_err());
+    }
 }
