@@ -12,6 +12,7 @@ use longhaul_http::wire::control::KNOWN_REGIME_PATH;
 use longhaul_http::wire::gateway::DEADLINE_MS;
 use longhaul_http::wire::records::ATTEMPTS;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::fake::{Edge, Reply, regime};
 
@@ -112,12 +113,14 @@ async fn control_tells_the_regime_that_regions_do_not() {
     let listener = TokioNet.bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.address().unwrap().to_string(), CancellationToken::new());
     let known = || async { Json(regime(7, Mode::ActivePassive, Some(2))) };
-    let serving = tokio::spawn(serve(listener, Router::new().route(KNOWN_REGIME_PATH, get(known)), stop.clone()));
+    let tasks = TaskTracker::new();
+    tasks.spawn(serve(listener, Router::new().route(KNOWN_REGIME_PATH, get(known)), stop.clone()));
     let edge = Edge::start_with(regime(1, Mode::ActivePassive, Some(1)), |config| config.control = Some(address)).await;
     edge.until("it knows what control knows", |status| status.epoch == 7).await;
     edge.stop().await;
     stop.cancel();
-    serving.await.unwrap().unwrap();
+    tasks.close();
+    tasks.wait().await;
 }
 
 #[tokio::test]
