@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use longhaul_http::clock::{Clock, SystemClock};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -28,11 +29,12 @@ pub(crate) async fn rows_per_second(
         });
     }
     drop(queue);
-    let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
+    let clock = SystemClock::default();
+    let end_ns = clock.boot_ns() + Duration::from_secs(seconds).as_nanos() as u64;
     let pad = "x".repeat(246);
     let mut count = 0_u64;
     let mut batch: Vec<Row> = Vec::with_capacity(256);
-    while tokio::time::Instant::now() < end && rows.recv_many(&mut batch, 256).await > 0 {
+    while clock.boot_ns() < end_ns && rows.recv_many(&mut batch, 256).await > 0 {
         let ids: Vec<&str> = batch.iter().map(|(id, _)| id.as_str()).collect();
         commit(&ids, &pad).await?;
         count += batch.len() as u64;

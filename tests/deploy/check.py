@@ -10,21 +10,12 @@ import sys
 
 import yaml
 
+from tally import check, end
+
 ROLES = {"link", "region", "gateway", "traffic", "control"}
 PORTS = {"link": 7100, "region": 7000, "gateway": 7000, "traffic": 7200, "control": 8080}
 API = {"Service": "v1", "Namespace": "v1", "StatefulSet": "apps/v1", "Deployment": "apps/v1"}
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-
-defects = []
-passed = 0
-
-
-def check(holds, what):
-    global passed
-    if holds:
-        passed += 1
-    else:
-        defects.append(what)
 
 
 def load(path):
@@ -156,10 +147,7 @@ def main():
     check(len(known) > 10, f"the program's environment is not found: {sorted(known)}")
     manifests(folder, known)
     stack(folder, known)
-    for defect in defects:
-        print(f"deploy: {defect}")
-    print(f"test result: {'ok' if not defects else 'FAILED'}. {passed} passed; {len(defects)} failed; 0 ignored")
-    return 1 if defects else 0
+    return end("deploy")
 
 
 sys.exit(main())

@@ -11,18 +11,9 @@ import re
 import subprocess
 import sys
 
+from tally import check, end
+
 root = pathlib.Path(sys.argv[1]).resolve()
-defects = []
-passed = 0
-
-
-def check(holds, what):
-    global passed
-    if holds:
-        passed += 1
-    else:
-        defects.append(what)
-
 
 def compose(*arguments, **variables):
     """What docker compose makes of the files; (status, standard output, standard error)."""
@@ -153,7 +144,4 @@ loopback(plain, "compose.yaml")
 stores(plain)
 observe(plain)
 documented()
-for defect in defects:
-    print(f"compose: {defect}")
-print(f"test result: {'ok' if not defects else 'FAILED'}. {passed} passed; {len(defects)} failed; 0 ignored")
-sys.exit(1 if defects else 0)
+sys.exit(end("compose"))

@@ -12,12 +12,12 @@ use futures::future::BoxFuture;
 use longhaul_core::ids::LocationName;
 use longhaul_core::link::{LinkPatch, LinkProfile};
 use longhaul_http::clock::SystemClock;
-use longhaul_http::net::{Accept, BoxIo, Listener, Net, NetFuture};
+use longhaul_http::net::{BoxIo, Listener, Net, NetFuture};
 use longhaul_netem::conformance::{Bench, Direction, Finding, LinkDriver};
 use longhaul_netem::plan::Destination;
 use longhaul_netem::tc::{SystemShell, Tc, TcConfig};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 
 /// The ends: addresses of the near one and of the far one.
@@ -63,24 +63,8 @@ impl Net for Inside {
                 socket.bind(address)?;
                 Ok(socket)
             })?;
-            Ok(Listener::new(Accepting(socket.listen(64)?)))
+            Ok(Listener::from(socket.listen(64)?))
         })
-    }
-}
-
-struct Accepting(TcpListener);
-
-impl Accept for Accepting {
-    fn accept(&mut self) -> NetFuture<'_, (BoxIo, SocketAddr)> {
-        Box::pin(async {
-            let (stream, peer) = self.0.accept().await?;
-            stream.set_nodelay(true)?;
-            Ok((Box::new(stream) as BoxIo, peer))
-        })
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
     }
 }
 

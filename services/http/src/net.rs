@@ -113,6 +113,13 @@ impl Accept for TokioAccept {
     }
 }
 
+/// Its connections are without Nagle's algorithm.
+impl From<tokio::net::TcpListener> for Listener {
+    fn from(listener: tokio::net::TcpListener) -> Self {
+        Self::new(TokioAccept(listener))
+    }
+}
+
 impl Net for TokioNet {
     fn connect<'a>(&'a self, address: &'a str) -> NetFuture<'a, BoxIo> {
         Box::pin(async move {
@@ -132,7 +139,7 @@ impl Net for TokioNet {
                 };
                 io::Error::new(error.kind(), format!("cannot listen on {address}: {error}; {remedy}"))
             })?;
-            Ok(Listener::new(TokioAccept(listener)))
+            Ok(Listener::from(listener))
         })
     }
 }

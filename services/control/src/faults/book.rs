@@ -43,24 +43,23 @@ impl FaultBook {
 
     /// Marks as healed what an act of healing took back.
     pub(crate) fn healed_by(&self, healing: &Action, boot_ns: u64) {
-        let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for fault in faults.iter_mut().filter(|fault| fault.state == FaultState::Active) {
-            if takes_back(healing, &fault.action) {
-                fault.state = FaultState::Healed;
-                fault.healed_boot_ns = Some(boot_ns);
-            }
-        }
+        self.heal(|fault| takes_back(healing, fault), boot_ns);
     }
 
     /// Marks as healed the changes of links that nothing is left of: every direction that they changed is `as_declared`.
     pub(crate) fn healed_links(&self, as_declared: impl Fn(&str, &str) -> bool, boot_ns: u64) {
+        let is_over = |fault: &Action| match fault {
+            Action::Link { from, to, both, .. } => as_declared(from, to) && (!both || as_declared(to, from)),
+            _ => false,
+        };
+        self.heal(is_over, boot_ns);
+    }
+
+    fn heal(&self, is_over: impl Fn(&Action) -> bool, boot_ns: u64) {
         let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for fault in faults.iter_mut().filter(|fault| fault.state == FaultState::Active) {
-            let Action::Link { from, to, both, .. } = &fault.action else { continue };
-            if as_declared(from, to) && (!both || as_declared(to, from)) {
-                fault.state = FaultState::Healed;
-                fault.healed_boot_ns = Some(boot_ns);
-            }
+        for fault in faults.iter_mut().filter(|fault| fault.state == FaultState::Active && is_over(&fault.action)) {
+            fault.state = FaultState::Healed;
+            fault.healed_boot_ns = Some(boot_ns);
         }
     }
 }
