@@ -180,11 +180,22 @@ pub(crate) fn lives(id: u32) -> bool {
 }
 
 /// Waits until something holds.
+pub(crate) fn until(what: &str, holds: impl FnMut() -> bool) {
+    until_told(holds, || what.to_owned());
+}
+
+/// Waits until something says that it holds; what it said last is in the error.
+pub(crate) fn until_answered(what: &str, mut ask: impl FnMut() -> Result<(), String>) {
+    let last = std::cell::RefCell::new(String::new());
+    let holds = || ask().map_err(|answer| *last.borrow_mut() = answer).is_ok();
+    until_told(holds, || format!("{what}: {}", last.borrow()));
+}
+
 #[expect(clippy::disallowed_methods, reason = "a test outside of the program waits in real time")]
-pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+fn until_told(mut holds: impl FnMut() -> bool, what: impl Fn() -> String) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < PATIENCE, "{what}: not within {} s", PATIENCE.as_secs());
+        assert!(start.elapsed() < PATIENCE, "{}: not within {} s", what(), PATIENCE.as_secs());
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::cluster::{Cluster, until};
+use crate::cluster::{Cluster, until, until_answered};
 
 /// The `curl` lines of the README's shell blocks, continuation lines joined.
 fn lines() -> Vec<String> {
@@ -39,11 +39,11 @@ fn every_curl_line_of_the_readme_works_as_written() {
             continue;
         }
         // A person types the next line a moment later: what is still on its way answers with a problem until then.
-        until(&line, || {
+        until_answered(&line, || {
             let (status, body) = run(&line, &control);
             let known = status == 409 || status == 503 || status == 425;
             assert!((200..300).contains(&status) || known, "{line}: {status} {body}");
-            (200..300).contains(&status)
+            if (200..300).contains(&status) { Ok(()) } else { Err(format!("{status} {body}")) }
         });
         let awaited: Option<(&str, Holds<'_>)> = match () {
             () if line.contains("region-loss") => {

@@ -217,17 +217,4 @@ mod tests {
         let (later, sooner, past) = tokio::join!(at(30), at(10), at(0));
         assert!(past <= sooner && sooner < later);
     }
-
-    #[tokio::test]
-    async fn the_median_deadline_is_met_within_a_quarter_of_a_millisecond() {
-        let timer = Timer::start(Arc::new(SystemClock::default())).unwrap();
-        let mut misses = Vec::new();
-        for _ in 0..100 {
-            let at = timer.now_ns() + 2_300_000;
-            timer.sleep_until(at).await;
-            misses.push(timer.now_ns().abs_diff(at) / 1000);
-        }
-        misses.sort_unstable();
-        assert!(misses[50] < 250, "median miss {} us", misses[50]);
-    }
 }

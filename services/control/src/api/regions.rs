@@ -1,5 +1,6 @@
 //! `/v1/regions`: regions, and what they put aside.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -68,6 +69,7 @@ pub(crate) async fn get_divergent(
     Path(region): Path<String>,
     Ask(part): Ask<Part>,
 ) -> Result<Json<DivergentView>, Problem> {
+    knows_its_tail(&control, &region).await?;
     let operations: Vec<QuarantineView> = control.ask_region(&region, &part.query(QUARANTINE_PATH)).await?;
     Ok(Json(DivergentView { region, operations }))
 }
@@ -75,7 +77,8 @@ pub(crate) async fn get_divergent(
 /// Merges what nobody has overwritten (as new operations), or discards.
 #[utoipa::path(post, path = "/v1/regions/{region}/divergent", tag = "testbed", request_body = QuarantineDecision,
     params(("region" = String, Path, description = "The region")),
-    responses((status = 200, body = QuarantineOutcome), (status = 400, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 200, body = QuarantineOutcome), (status = 400, body = Problem), (status = 404, body = Problem),
+              (status = 503, description = "The region does not know its tail yet", body = Problem)))]
 pub(crate) async fn decide_divergent(
     State(control): State<Arc<Control>>,
     Path(region): Path<String>,
@@ -85,7 +88,41 @@ pub(crate) async fn decide_divergent(
         let detail = format!("decision {:?} is not one of merge, discard", decision.decision);
         return Err(Problem::new(ErrorCode::BadRequest, detail));
     }
-    control.region_address(&region)?;
+    knows_its_tail(&control, &region).await?;
     let told = control.tell_region(&region, QUARANTINE_DECIDE_PATH, &decision, HeaderMap::new()).await;
     told.map(Json).map_err(|error| problem(&region, &error))
+}
+
+/// A region that has just returned does not know at once where its history was cut. Until it does, "nothing is
+/// quarantined" would be no answer, and a decision on everything would decide on nothing.
+async fn knows_its_tail(control: &Control, region: &str) -> Result<(), Problem> {
+    control.region_address(region)?;
+    let (regime, adopted) = control.regime().await?;
+    up_to_date(region, regime.epoch.0, &adopted)
+}
+
+/// Whether a region has adopted the highest epoch that is known. Who does not tell its own passes: it says why in the
+/// answer to the next question.
+fn up_to_date(region: &str, highest: u64, adopted: &BTreeMap<String, u64>) -> Result<(), Problem> {
+    let Some(epoch) = adopted.get(region).filter(|epoch| **epoch < highest) else { return Ok(()) };
+    let detail = format!(
+        "region {region} is at epoch {epoch} of {highest}: it does not know yet what history has cut off; \
+         ask again in a moment"
+    );
+    Err(Problem::new(ErrorCode::NotReady, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_decides_about_a_tail_that_its_region_does_not_know_yet() {
+        let adopted = BTreeMap::from([("a".to_owned(), 3), ("b".to_owned(), 4)]);
+        let problem = up_to_date("a", 4, &adopted).unwrap_err();
+        assert_eq!(problem.code, ErrorCode::NotReady);
+        assert!(problem.detail.contains("region a is at epoch 3 of 4"), "{}", problem.detail);
+        up_to_date("b", 4, &adopted).unwrap();
+        up_to_date("c", 4, &adopted).unwrap();
+    }
 }
