@@ -1,4 +1,4 @@
-//! Resident memory of a whole embedded testbed, idle and under the load of the region-loss drill's users.
+//! Memory of a whole embedded testbed: resident by role, proportional in all, idle and under the load of the region-loss drill's users.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use longhaul_http::net::TokioNet;
 use tokio::process::{Child, Command};
 
 use crate::figures::{Figure, Target};
-use crate::process::{free_address, resident_bytes};
+use crate::process::{Memory, free_address, memory};
 
 const LOAD_SECONDS: u64 = 15;
 
@@ -47,13 +47,17 @@ pub(crate) async fn measure(binary: &Path) -> anyhow::Result<Vec<Figure>> {
                 "gateway" => Target::AtMost(30.0),
                 _ => Target::None,
             };
-            let largest = *bytes.iter().max().unwrap_or(&0) as f64 / 1e6;
+            let largest = bytes.iter().map(|memory| memory.resident).max().unwrap_or(0) as f64 / 1e6;
             let name = format!("{role}, {what} (largest of {})", bytes.len());
             figures.push(Figure::new("memory", name, largest, "MB", target));
         }
-        let whole: u64 = roles.values().flatten().sum();
+        let sum = |of: fn(&Memory) -> u64| roles.values().flatten().map(of).sum::<u64>() as f64 / 1e6;
         let target = if what == "idle" { Target::AtMost(250.0) } else { Target::None };
-        figures.push(Figure::new("memory", format!("whole testbed, {what}"), whole as f64 / 1e6, "MB", target));
+        let whole = sum(|memory| memory.proportional);
+        figures.push(Figure::new("memory", format!("whole testbed, {what}: shared pages once"), whole, "MB", target));
+        let resident = sum(|memory| memory.resident);
+        let name = format!("whole testbed, {what}: sum of resident sets");
+        figures.push(Figure::new("memory", name, resident, "MB", Target::None));
     }
     Ok(figures)
 }
@@ -70,10 +74,10 @@ async fn ready(client: &HttpClient, address: &str) -> anyhow::Result<()> {
     anyhow::bail!("the testbed is not ready after 30 s")
 }
 
-/// Resident bytes of the testbed's processes, by role (the parent is control).
-fn by_role(testbed: &Child) -> anyhow::Result<BTreeMap<String, Vec<u64>>> {
+/// Memory of the testbed's processes, by role (the parent is control).
+fn by_role(testbed: &Child) -> anyhow::Result<BTreeMap<String, Vec<Memory>>> {
     let parent = testbed.id().context("the testbed has ended")?;
-    let mut roles = BTreeMap::from([("control".to_owned(), vec![resident_bytes(parent)?])]);
+    let mut roles = BTreeMap::from([("control".to_owned(), vec![memory(parent)?])]);
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
@@ -85,7 +89,7 @@ fn by_role(testbed: &Child) -> anyhow::Result<BTreeMap<String, Vec<u64>>> {
         }
         let Ok(command) = std::fs::read(format!("/proc/{pid}/cmdline")) else { continue };
         let role = command.split(|byte| *byte == 0).nth(1).map(String::from_utf8_lossy).unwrap_or_default();
-        roles.entry(role.into_owned()).or_default().push(resident_bytes(pid)?);
+        roles.entry(role.into_owned()).or_default().push(memory(pid)?);
     }
     Ok(roles)
 }

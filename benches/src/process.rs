@@ -58,16 +58,17 @@ impl Role {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?;
-        let mut role = Self { child, log, address: address.to_owned() };
-        role.ready().await?;
-        Ok(role)
+        let mut started = Self { child, log, address: address.to_owned() };
+        // A link agent has no state to become ready with.
+        started.ready(if role == "link" { "/healthz" } else { "/readyz" }).await?;
+        Ok(started)
     }
 
-    async fn ready(&mut self) -> anyhow::Result<()> {
+    async fn ready(&mut self, path: &str) -> anyhow::Result<()> {
         let client = HttpClient::new(Arc::new(TokioNet));
         let second = Duration::from_secs(1);
         for _ in 0..200 {
-            let request = http::Request::get("/readyz").body(bytes::Bytes::new())?;
+            let request = http::Request::get(path).body(bytes::Bytes::new())?;
             if client.send(&self.address, request, second).await.is_ok_and(|answer| answer.status().is_success()) {
                 return Ok(());
             }
@@ -77,7 +78,13 @@ impl Role {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        bail!("the role at {} is not ready after 10 s", self.address)
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let last: Vec<&str> = log.lines().rev().take(5).collect();
+        bail!(
+            "the role at {} is not ready after 10 s; its last lines, newest first: {}",
+            self.address,
+            last.join(" | ")
+        )
     }
 
     /// Stops the process where it stands (`SIGSTOP`).
@@ -102,12 +109,25 @@ impl Role {
     }
 }
 
-/// Resident memory of a process, bytes.
-pub(crate) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-    let kib: u64 = line.split_whitespace().nth(1).context("no figure")?.parse()?;
-    Ok(kib * 1024)
+/// Memory of a process.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Memory {
+    /// Resident set, bytes: shared pages count in every process that maps them.
+    pub(crate) resident: u64,
+    /// Proportional set, bytes: a page that n processes share counts 1/n in each, so that a sum over processes is what
+    /// the machine gave.
+    pub(crate) proportional: u64,
+}
+
+/// What a process holds now.
+pub(crate) fn memory(pid: u32) -> anyhow::Result<Memory> {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let bytes = |name: &str| -> anyhow::Result<u64> {
+        let line = rollup.lines().find(|line| line.starts_with(name)).with_context(|| format!("no {name}"))?;
+        let kib: u64 = line.split_whitespace().nth(1).context("no figure")?.parse()?;
+        Ok(kib * 1024)
+    };
+    Ok(Memory { resident: bytes("Rss:")?, proportional: bytes("Pss:")? })
 }
 
 /// A free port on loopback, for a role that is told its port.
