@@ -7,6 +7,7 @@ mod gateway;
 mod group_commit;
 mod lag;
 mod load;
+mod machine;
 mod memory;
 #[allow(dead_code, unreachable_pub, reason = "tests use the rest")]
 #[path = "../../services/region/src/store/postgres/fixture.rs"]
@@ -63,6 +64,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut figures: Vec<Figure> = Vec::new();
+    let before = machine::Processor::now()?;
     for part in PARTS {
         if !cli.parts.is_empty() && !cli.parts.iter().any(|wanted| wanted == part) {
             continue;
@@ -80,6 +82,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         };
         figures.extend(measured?);
     }
+    figures.extend(machine::measure(before)?);
     println!("{}", table(&figures));
     std::fs::write(&cli.json, serde_json::to_vec_pretty(&figures)?)?;
     println!("as JSON: {}", cli.json.display());

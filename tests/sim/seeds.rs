@@ -16,6 +16,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (121, "a primary read where nobody is the primary ignored its session"),
     (158, "a read of an absent record was held to prove the newest delete"),
     (161, "a home came back from forced isolation without the ids of its operations"),
+    (169, "a region that heard late of isolation still served foreign records"),
     (191, "a read of an absent record was held to prove the newest delete"),
 ];
 

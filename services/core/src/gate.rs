@@ -180,12 +180,17 @@ pub fn read_gate(regime: &Regime, me: RegionId, home: RegionId, consistency: Con
     if !regime.members.contains_key(&home) {
         return Err(GateRefusal::UnknownHome { home });
     }
+    let by_lease = regime.mode == Mode::ActivePassive && consistency == Consistency::Primary;
     match regime.mode {
         _ if regime.frozen_homes.contains(&home) && home != me => {
             return Err(GateRefusal::WrongHome { home });
         }
         Mode::RegionalIsolation if home != me => return Err(GateRefusal::WrongHome { home }),
-        Mode::ActivePassive if consistency == Consistency::Primary => {
+        // On the way to isolation the borders close for reads before the mode changes: a region that hears late of the
+        // flip serves nothing foreign after it. The primary answers `primary` reads under its lease, which it gives up
+        // for the flip.
+        _ if leaves_for_isolation(regime) && home != me && !by_lease => return Err(GateRefusal::WrongHome { home }),
+        Mode::ActivePassive if by_lease => {
             let primary = regime.primary.ok_or(GateRefusal::NotReady)?;
             if primary != me {
                 return Err(GateRefusal::NotPrimary { primary });
@@ -194,6 +199,11 @@ pub fn read_gate(regime: &Regime, me: RegionId, home: RegionId, consistency: Con
         _ => {}
     }
     standing(regime, me, true)
+}
+
+/// Whether a transition to isolation has closed the borders already.
+pub fn leaves_for_isolation(regime: &Regime) -> bool {
+    regime.transition.as_ref().is_some_and(|transition| transition.stage == Stage::HomeOnly)
 }
 
 fn standing(regime: &Regime, me: RegionId, ready: bool) -> Result<(), GateRefusal> {

@@ -66,6 +66,21 @@ fn on_the_way_to_isolation_only_the_home_writes() {
 }
 
 #[test]
+fn on_the_way_to_isolation_a_region_reads_its_own_records_only() {
+    for mode in [Mode::ActiveActive, Mode::ActivePassive] {
+        let leaving = at_stage(regime(mode, Durability::Local), Stage::HomeOnly, Mode::RegionalIsolation, None);
+        for consistency in [Consistency::Eventual, Consistency::Session] {
+            assert_eq!(read_gate(&leaving, RegionId(2), RegionId(2), consistency), Ok(()));
+            let wrong = Err(GateRefusal::WrongHome { home: RegionId(3) });
+            assert_eq!(read_gate(&leaving, RegionId(2), RegionId(3), consistency), wrong);
+        }
+    }
+    let leaving =
+        at_stage(regime(Mode::ActivePassive, Durability::Local), Stage::HomeOnly, Mode::RegionalIsolation, None);
+    assert_eq!(read_gate(&leaving, RegionId(1), RegionId(3), Consistency::Primary), Ok(()), "under its lease");
+}
+
+#[test]
 fn on_the_way_to_one_primary_the_others_send_writers_to_it() {
     let draining =
         at_stage(regime(Mode::ActiveActive, Durability::Local), Stage::Draining, Mode::ActivePassive, Some(2));

@@ -82,6 +82,9 @@ pub struct LostWrite {
     pub key: String,
     /// The edge where its user was.
     pub edge: String,
+    /// The region that acknowledged it, if its answer named one.
+    #[serde(default)]
+    pub region: Option<String>,
     /// When it was acknowledged, seconds from the start of the measured run.
     pub acknowledged_s: f64,
     /// Whether it lies in a quarantine, so that a person can bring it back.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::error_code::ErrorCode;
 pub use crate::gate::Consistency;
+use crate::gate::leaves_for_isolation;
 use crate::ids::RegionId;
 use crate::regime::{MemberState, Mode, Regime, Stage};
 
@@ -112,6 +113,11 @@ pub fn candidates(
         (true, Writer::One(region)) if serves(region) => return Ok(vec![region]),
         (true, Writer::One(region)) => return Err(Refusal { code: ErrorCode::NoRegion, region: Some(region) }),
         (true, Writer::Nobody) => return Err(Refusal { code: ErrorCode::NoRegion, region: None }),
+        // The borders close for reads before the mode changes; see `read_gate`.
+        (false, _) if leaves_for_isolation(regime) => {
+            let unavailable = Refusal { code: ErrorCode::HomeUnavailable, region: Some(home) };
+            return if serves(home) { Ok(vec![home]) } else { Err(unavailable) };
+        }
         (true, Writer::Any) | (false, _) => {}
     }
     let mut nearest: Vec<_> = regions.iter().filter(|(region, _)| serves(**region)).collect();

@@ -1,6 +1,7 @@
 //! From what was seen to a verdict: what must hold after a chaotic run, given what it promised.
 
 use longhaul_core::regime::{Durability, Mode};
+use longhaul_core::report::LostWrite;
 use longhaul_http::wire::traffic::Findings;
 
 use crate::invariants::Watch;
@@ -54,13 +55,14 @@ fn promises(schedule: &Schedule, watch: &Watch, findings: &Findings) -> Vec<Stri
         || schedule.accepts_loss()
         || regimes.iter().any(|(_, regime)| regime.mode == Mode::ActivePassive && local(regime.durability));
     if !may_lose && findings.rpo.writes > 0 {
-        lines.push(format!("I7: {} acknowledged writes are lost: {}", findings.rpo.writes, lost(findings, false)));
+        lines.push(format!("I7: {} acknowledged writes are lost: {}", findings.rpo.writes, list(&findings.rpo.lost)));
     }
-    // A cut loses a tail, and the tail is kept aside: nothing is lost in silence. Forced into isolation, a region that was
-    // away must not even keep what it had accepted for other homes; whoever forces is told so.
-    let silent = findings.rpo.lost.iter().filter(|write| !write.quarantined).count();
-    if !schedule.loses_a_disk() && !schedule.forces_isolation() && silent > 0 {
-        lines.push(format!("I6: {silent} acknowledged writes are lost and not put aside: {}", lost(findings, true)));
+    // A cut loses a tail, and the tail is kept aside: nothing is lost in silence.
+    let silent: Vec<&LostWrite> =
+        findings.rpo.lost.iter().filter(|write| !write.quarantined && !is_cost_of_force(schedule, write)).collect();
+    if !schedule.loses_a_disk() && !silent.is_empty() {
+        let shown = list(silent.iter().copied());
+        lines.push(format!("I6: {} acknowledged writes are lost and not put aside: {shown}", silent.len()));
     }
     if one_primary && findings.anomalies.duplicates > 0 {
         lines.push(format!("I11: {} operations have two places in a log", findings.anomalies.duplicates));
@@ -81,9 +83,17 @@ fn promises(schedule: &Schedule, watch: &Watch, findings: &Findings) -> Vec<Stri
     lines
 }
 
-fn lost(findings: &Findings, silent: bool) -> String {
-    let writes = findings.rpo.lost.iter().filter(|write| !silent || !write.quarantined).take(5);
-    writes
+/// Whether a write is what forcing costs: a region that isolation is forced on while it is away must not even keep
+/// what it had accepted for other homes. What it had accepted for its own stays.
+fn is_cost_of_force(schedule: &Schedule, write: &LostWrite) -> bool {
+    let home = write.key.split('/').next();
+    schedule.forces_isolation() && write.region.as_deref() != home
+}
+
+/// The first few of some writes, for people.
+fn list<'a>(writes: impl IntoIterator<Item = &'a LostWrite>) -> String {
+    let shown = writes.into_iter().take(5);
+    shown
         .map(|write| format!("{} ({} at {:.3} s)", write.op_id, write.key, write.acknowledged_s))
         .collect::<Vec<_>>()
         .join(", ")

@@ -203,9 +203,10 @@ impl Places {
     }
 }
 
-/// Adds to one run of four what single draws hardly ever bring about, because it takes two things in a row.
-fn story(rng: &mut SmallRng, places: &Places, heal_ms: u64, faults: &mut Vec<Planned>, workload: &mut Workload) {
-    let at_ms = rng.random_range(1_000..heal_ms - 3_000);
+/// Adds to half of the runs what single draws hardly ever bring about, because it takes several things in a row.
+fn story(rng: &mut SmallRng, places: &Places, first: &Start, faults: &mut Vec<Planned>, workload: &mut Workload) {
+    let heal_ms = first.heal_ms;
+    let at_ms = rng.random_range(1_000..heal_ms - 6_000);
     let region = places.region(rng);
     let kill_ms = at_ms + rng.random_range(300..1_500);
     let kill = Planned {
@@ -213,7 +214,7 @@ fn story(rng: &mut SmallRng, places: &Places, heal_ms: u64, faults: &mut Vec<Pla
         until_ms: kill_ms + rng.random_range(50..400),
         fault: Fault::Crash { host: region.clone() },
     };
-    match rng.random_range(0..12) {
+    match rng.random_range(0..10) {
         // It restarts with a clock that stands before what it has stored.
         0 => {
             let by_ms = rng.random_range(-4_000..-1_000);
@@ -229,8 +230,36 @@ fn story(rng: &mut SmallRng, places: &Places, heal_ms: u64, faults: &mut Vec<Pla
             workload.value_bytes = 40_000;
             workload.keys_per_home = 5;
         }
+        // The primary sleeps through its lease, with writes on the way to its disk or to its followers.
+        3 => {
+            let until_ms = at_ms + rng.random_range(4_000..6_000);
+            let slow = Fault::SlowDisk { region: first.primary.clone(), flush_ms: 200 };
+            let stopped = Fault::Freeze { host: first.primary.clone() };
+            faults.extend([
+                Planned { at_ms: at_ms - 500, until_ms, fault: slow },
+                Planned { at_ms, until_ms, fault: stopped },
+            ]);
+        }
+        // Homes are merged again over links on which snapshots and streams overtake each other.
+        4 => {
+            let (a, b) = places.two(rng);
+            let bad = Fault::Bad { a, b, delay_ms: 150, jitter_ms: 90, loss_percent: 15 };
+            let to = |mode| Fault::Switch { mode, durability: Durability::Local, force: false };
+            let moment = |at_ms, fault| Planned { at_ms, until_ms: at_ms, fault };
+            faults.extend([
+                moment(at_ms, to(Mode::RegionalIsolation)),
+                Planned { at_ms: at_ms + 2_500, until_ms: heal_ms, fault: bad },
+                moment(at_ms + 3_000, to(Mode::ActiveActive)),
+            ]);
+        }
         _ => {}
     }
+}
+
+/// What a story builds on.
+struct Start {
+    primary: String,
+    heal_ms: u64,
 }
 
 impl Schedule {
@@ -275,7 +304,9 @@ impl Schedule {
             consistency: (*pick(rng, &["eventual", "session", "session", "primary"])).to_owned(),
             ..Workload::default()
         };
-        story(&mut seed::stream(seed, 11), &places, heal_ms, &mut faults, &mut workload);
+        let name = topology.region_name(primary).map_or_else(|| places.regions[0].clone(), ToString::to_string);
+        let start = Start { primary: name, heal_ms };
+        story(&mut seed::stream(seed, 11), &places, &start, &mut faults, &mut workload);
         faults.sort_by_key(|planned| planned.at_ms);
         Self { mode, durability, primary, workload, faults, heal_ms }
     }

@@ -99,7 +99,19 @@ fn a_switchover_keeps_the_old_primary_until_the_flip() {
 fn on_the_way_to_isolation_writes_go_to_the_records_home() {
     let regime = in_stage(Mode::ActiveActive, None, Stage::HomeOnly, Mode::RegionalIsolation, None);
     assert_eq!(ask(&regime, Access::Write, 3, ALL), Ok(vec![3]));
-    assert_eq!(ask(&regime, EVENTUAL, 3, ALL), Ok(vec![2, 3, 1]));
+}
+
+#[test]
+fn on_the_way_to_isolation_reads_go_to_the_records_home_before_the_mode_changes() {
+    for (mode, primary) in [(Mode::ActiveActive, None), (Mode::ActivePassive, Some(1))] {
+        let regime = in_stage(mode, primary, Stage::HomeOnly, Mode::RegionalIsolation, None);
+        assert_eq!(ask(&regime, EVENTUAL, 3, ALL), Ok(vec![3]));
+        assert_eq!(ask(&regime, SESSION, 2, [None, Some(10), None]), Ok(vec![2]));
+        assert_eq!(ask(&regime, EVENTUAL, 3, [Some(1), Some(1), None]), Err(ErrorCode::HomeUnavailable));
+    }
+    // Under its lease the primary answers until it gives the lease up.
+    let regime = in_stage(Mode::ActivePassive, Some(1), Stage::HomeOnly, Mode::RegionalIsolation, None);
+    assert_eq!(ask(&regime, PRIMARY, 3, ALL), Ok(vec![1]));
 }
 
 #[test]

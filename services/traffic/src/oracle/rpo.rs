@@ -38,6 +38,7 @@ pub fn rpo(case: &Case<'_>) -> Rpo {
                 op_id: entry.op_id.to_string(),
                 key: ledger.key_text(entry.key),
                 edge: ledger.edges[usize::from(entry.edge)].name.clone(),
+                region: entry.region.map(|region| ledger.regions[usize::from(region)].clone()),
                 acknowledged_s: ledger.seconds(entry.ended_ns),
                 quarantined: history.quarantined.contains(&entry.op_id),
                 trace_id: entry.trace.map(longhaul_http::trace::trace_id_text),

@@ -42,6 +42,7 @@ fn report() -> RunReport {
             op_id: format!("op-{n}"),
             key: "a/k".into(),
             edge: "london".into(),
+            region: Some("a".into()),
             acknowledged_s: 7.9,
             quarantined: true,
             trace_id: None,
