@@ -18,6 +18,10 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (161, "a home came back from forced isolation without the ids of its operations"),
     (169, "a region that heard late of isolation still served foreign records"),
     (191, "a read of an absent record was held to prove the newest delete"),
+    (217, "a region that heard late of isolation still served foreign records"),
+    (316, "a delete that found nothing counted as done although an earlier attempt of it was on its way to be lost"),
+    (470, "what a region had acknowledged before it lost its disk counted as never received"),
+    (479, "a delete was forgotten before every region showed it: a session read the deleted value elsewhere"),
 ];
 
 /// Failing seeds after which no further ones are started.

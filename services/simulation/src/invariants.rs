@@ -63,6 +63,9 @@ struct Accepted {
 #[derive(Default)]
 struct State {
     regions: BTreeMap<RegionId, Shadow>,
+    /// How far regions had each timeline on disks that they lost. What they said of it was true: others may have
+    /// forgotten a delete on the strength of it, and an empty disk gets what is left of both, not one of the two.
+    lost_disks: BTreeMap<RegionId, BTreeMap<Timeline, u64>>,
     operations: BTreeMap<Dot, Accepted>,
     by_key: BTreeMap<RecordKey, BTreeSet<Dot>>,
     quarantined: BTreeSet<Dot>,
@@ -296,7 +299,8 @@ impl State {
             }
             let missing = members.iter().find(|member| {
                 let held = self.regions.get(*member).and_then(|shadow| shadow.positions.get(&dot.timeline));
-                held.is_none_or(|position| position.seq < dot.seq)
+                let before = self.lost_disks.get(*member).and_then(|had| had.get(&dot.timeline));
+                held.map(|position| position.seq).max(before.copied()).is_none_or(|seq| seq < dot.seq)
             });
             if let Some(missing) = missing {
                 found = Some(format!(
@@ -383,7 +387,13 @@ impl Witness for Watch {
 
     fn replaced(&self, region: RegionId) {
         let state = &mut *self.lock();
-        state.regions.remove(&region);
+        if let Some(shadow) = state.regions.remove(&region) {
+            let had = state.lost_disks.entry(region).or_default();
+            for (timeline, position) in shadow.positions {
+                let seq = had.entry(timeline).or_insert(0);
+                *seq = position.seq.max(*seq);
+            }
+        }
         for (dot, accepted) in &mut state.operations {
             let elsewhere = state
                 .regions

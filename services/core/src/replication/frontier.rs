@@ -5,6 +5,9 @@
 //! again, and nothing can bring back what a tombstone at or below `S` deleted. Age is no substitute (a region that was
 //! away longer brings the record back), nor is "everybody has this tombstone" (an *older* concurrent write may still
 //! be on its way), nor a frontier per region (operations of a former incarnation come late, with smaller versions).
+//!
+//! Applied means shown to readers, not merely held: a session that finds nothing where a tombstone was takes nothing
+//! away from it that would keep it from reading the deleted value at a member that does not show the delete yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,8 +21,10 @@ use crate::version::Version;
 
 /// The stability frontier `S`: a tombstone with a version at or below it may be deleted.
 ///
-/// The minimum, over every member that is not evicted, of the versions that it durably has of every timeline that
-/// takes writes, of every sealed one that it has not covered to its cut, and of every former one that nobody sealed.
+/// The minimum, over every member that is not evicted, of the versions that it shows of every timeline that takes
+/// writes, of every sealed one that it does not show to its cut, and of every former one that nobody sealed. Where a
+/// member shows less than it has ([`MemberReport::hidden`]), the caller puts the version of the last operation shown into
+/// its `heads` first, or takes the timeline out if that is not known.
 /// `None` while a member has not reported in its present life, while a timeline that takes writes has shown nothing
 /// yet (its first no-op comes within `NOOP_INTERVAL`), and in regional isolation.
 pub fn frontier(regime: &Regime, reports: &BTreeMap<RegionId, MemberReport>) -> Option<Version> {
@@ -38,7 +43,7 @@ pub fn frontier(regime: &Regime, reports: &BTreeMap<RegionId, MemberReport>) -> 
         .collect();
     let mut lowest: Option<Version> = None;
     for report in members {
-        let open = regime.cuts.iter().filter(|(tl, cut)| !live.contains(tl) && report.vector.get(*tl) < *cut);
+        let open = regime.cuts.iter().filter(|(tl, cut)| !live.contains(tl) && report.visible.get(*tl) < *cut);
         for timeline in live.iter().chain(&unsealed).copied().chain(open.map(|(timeline, _)| timeline)) {
             let head = *report.heads.get(&timeline)?;
             let stricter = if is_broken(Rule::Frontier) { Version::max } else { Version::min };
@@ -150,5 +155,24 @@ mod tests {
         assert_eq!(active.0.values().copied().collect::<Vec<_>>(), [5, 8, 3]);
         let isolated = regime(Mode::RegionalIsolation);
         assert_eq!((frontier(&isolated, &all), collectable_log(&isolated, &all)), (None, VersionVector::default()));
+    }
+
+    #[test]
+    fn what_a_member_has_but_does_not_show_is_not_stable() {
+        let mut regime = regime(Mode::ActivePassive);
+        let late = Timeline::new(2, 1);
+        regime.cuts.set(late, 6);
+        let mut all = reports([[9, 6, 1]; 3]);
+        assert_eq!(all[&RegionId(3)].hidden().count(), 0);
+        let before = frontier(&regime, &all);
+        all.entry(RegionId(3)).and_modify(|report| report.visible.set(late, 4));
+        assert_eq!(all[&RegionId(3)].hidden().collect::<Vec<_>>(), [(late, 4)]);
+        // Sealed, and complete everywhere: it holds the frontier back until everybody shows it to its cut.
+        all.entry(RegionId(3)).and_modify(|report| {
+            report.heads.remove(&late);
+        });
+        assert_eq!(frontier(&regime, &all), None, "how far it shows the timeline is not known");
+        all.entry(RegionId(3)).and_modify(|report| report.visible.set(late, 6));
+        assert_eq!(frontier(&regime, &all), before);
     }
 }

@@ -69,6 +69,8 @@ pub struct MemberReport {
     pub dataset_generation: u32,
     /// What it durably has.
     pub vector: VersionVector,
+    /// What it shows to readers: never beyond what it has.
+    pub visible: VersionVector,
     /// Version of the last operation that it durably has, per **timeline**. Per region would be wrong: operations of a
     /// former incarnation that come late through a third region have smaller versions than the present one's.
     pub heads: BTreeMap<Timeline, Version>,
@@ -81,8 +83,17 @@ impl MemberReport {
             incarnation,
             dataset_generation,
             vector: durable_vector(positions),
+            visible: visible_vector(positions),
             heads: positions.iter().map(|(timeline, position)| (*timeline, position.version)).collect(),
         }
+    }
+
+    /// Timelines of which the member has more than it shows, each with the last operation that it shows.
+    pub fn hidden(&self) -> impl Iterator<Item = (Timeline, u64)> + '_ {
+        self.vector
+            .iter()
+            .map(|(timeline, seq)| (timeline, seq, self.visible.get(timeline)))
+            .filter_map(|(timeline, seq, shown)| (shown < seq).then_some((timeline, shown)))
     }
 
     /// Takes a report of the same member that came another way (reports travel through third regions). A later life
@@ -94,6 +105,7 @@ impl MemberReport {
             std::cmp::Ordering::Greater => self.clone_from(other),
             std::cmp::Ordering::Equal => {
                 self.vector.merge(&other.vector);
+                self.visible.merge(&other.visible);
                 for (timeline, version) in &other.heads {
                     let mine = self.heads.entry(*timeline).or_insert(Version::ZERO);
                     *mine = (*mine).max(*version);

@@ -11,6 +11,7 @@ use longhaul_core::replication::{MemberReport, durable_vector};
 use longhaul_core::vector::VersionVector;
 
 use super::meta;
+use super::recover::read_log;
 use super::task::{Writer, entry};
 use super::transaction::Transaction;
 use crate::store::{Commit, DigestMap, StoreError};
@@ -31,6 +32,9 @@ impl Writer {
         let mut reports = self.region.peers.member_reports();
         let own = MemberReport::new(self.own.incarnation, self.regime.dataset_generation, &self.positions);
         reports.insert(me, own);
+        for report in reports.values_mut() {
+            self.lower_to_shown(report).await?;
+        }
         if let Some(stable) = frontier(&self.regime, &reports) {
             let dead = self.region.store.tombstones(stable, TOMBSTONES_PER_COMMIT).await?;
             let mut transaction = Transaction::default();
@@ -57,6 +61,24 @@ impl Writer {
             .collect();
         if !bounds.is_empty() {
             self.region.store.trim_log(&bounds).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts the version of the last operation that a member shows in the place of the last one that it has; where this
+    /// region cannot tell, the member has said nothing yet.
+    async fn lower_to_shown(&self, report: &mut MemberReport) -> Result<(), StoreError> {
+        let hidden: Vec<(Timeline, u64)> = report.hidden().collect();
+        for (timeline, shown) in hidden {
+            // Beyond what this region has itself, its own head is the lower bound.
+            if self.position(timeline).seq < shown {
+                continue;
+            }
+            let last = read_log(&self.region.store, timeline, shown.saturating_sub(1), shown).await?;
+            match last.first() {
+                Some(last) => report.heads.insert(timeline, last.version),
+                None => report.heads.remove(&timeline),
+            };
         }
         Ok(())
     }

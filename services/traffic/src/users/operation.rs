@@ -95,8 +95,13 @@ impl Performance<'_> {
             let mut pause = backoff / 2 + backoff.mul_f64(rng.random::<f64>() / 2.0);
             match self.attempt().await {
                 Attempt::Answered(answer) => {
+                    // A delete that finds nothing says nothing about an earlier attempt: whoever answers may not have
+                    // what that one did, and may never get it.
+                    let of_this_attempt = !self.planned.kind.writes() || answer.version.is_some() || !unknown;
                     self.accept(answer);
-                    outcome = Outcome::Ok;
+                    if of_this_attempt {
+                        outcome = Outcome::Ok;
+                    }
                     break;
                 }
                 Attempt::Refused { code: Some(ErrorCode::PreconditionFailed), kept, .. } => {
