@@ -37,6 +37,9 @@ pub struct ChaosRun {
     pub virtual_time: Duration,
     /// Operations of users that were judged.
     pub operations: u64,
+    /// Everything that the oracle found, as JSON: two runs of a seed that differ anywhere differ here. Empty if it never
+    /// came to a judgement.
+    pub findings: String,
 }
 
 impl ChaosRun {
@@ -121,6 +124,7 @@ pub fn run_chaos(topology: &Topology, seed: u64) -> Result<ChaosRun, SimulationE
         timeline: timeline_text(&schedule, &machine.timeline),
         virtual_time,
         operations: seen.findings.as_ref().map_or(0, |findings| findings.operations),
+        findings: seen.findings.and_then(|findings| serde_json::to_string(&findings).ok()).unwrap_or_default(),
     })
 }
 
