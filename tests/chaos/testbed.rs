@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{Method, Response};
 use longhaul_core::plan::Workload;
 use longhaul_core::topology::Topology;
+use longhaul_http::client::CallError;
 use longhaul_http::wire::regime::{ChangeState, ChangeStatus};
 use longhaul_http::wire::status::RegionStatus;
 use longhaul_http::wire::traffic::{Findings, RunProgress, RunState};
@@ -54,9 +55,10 @@ impl Testbed {
         serde_json::from_slice(answer.body()).ok()
     }
 
-    /// Whether its process answers.
+    /// Whether there is a process; a slow answer is no death.
     pub(crate) fn lives(&self, region: &str) -> bool {
-        self.cluster.try_send(Method::GET, region, "/healthz", None, ASK).is_ok()
+        let answer = self.cluster.try_send(Method::GET, region, "/healthz", None, ASK);
+        !matches!(answer, Err(CallError::Unreachable { .. } | CallError::Broken { .. }))
     }
 
     /// Waits until a process has died.
@@ -65,6 +67,21 @@ impl Testbed {
             // Somebody must use it, or it would never come to where it dies.
             self.write(region, "bait");
             !self.lives(region)
+        });
+    }
+
+    /// The same for a region that is to die while it fails over by command: it is asked again if an attempt comes to
+    /// nothing before it has got there.
+    pub(crate) fn dies_failing_over(&self, driver: &str) {
+        let mut id = self.begin_failover(driver, Some(driver));
+        until(&format!("{driver} dies"), || {
+            let ended = self.changes(driver).into_iter().find(|change| change.id == id);
+            if let Some(change) = ended.filter(|change| change.state == ChangeState::Aborted) {
+                println!("again: {}", change.reason);
+                id = self.begin_failover(driver, Some(driver));
+            }
+            self.write(driver, "bait");
+            !self.lives(driver)
         });
     }
 

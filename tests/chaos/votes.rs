@@ -27,8 +27,7 @@ fn whoever_dies_in_a_failover_there_is_one_writer_afterwards_and_nothing_is_lost
         let epoch = testbed.epoch();
         println!("{driver} dies at {point} while it replaces {primary}");
         testbed.arm(driver, point, 0);
-        testbed.begin_failover(driver, Some(driver));
-        testbed.dies(driver);
+        testbed.dies_failing_over(driver);
         testbed.restart(driver);
         testbed.has_a_writer();
         testbed.settles();

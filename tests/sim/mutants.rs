@@ -10,11 +10,24 @@ use longhaul_simulation::run_chaos;
 /// Seeds until a broken rule must have been noticed.
 const SEEDS: u64 = 500;
 
+/// Seeds to begin with: each noticed its rule when it was last looked for. Where one no longer does, the search goes on.
+const LIKELY: [(Rule, u64); 8] = [
+    (Rule::FenceAtAcknowledgement, 12),
+    (Rule::DurablePromise, 34),
+    (Rule::Cut, 6),
+    (Rule::Majority, 1),
+    (Rule::Frontier, 1),
+    (Rule::RestoredClock, 0),
+    (Rule::Credit, 1),
+    (Rule::VectorToken, 26),
+];
+
 /// The first seed that notices, and how.
 fn noticed(topology: &Topology, rule: Rule) -> Option<(u64, String)> {
     // A rule is broken in one thread, and a simulation is one thread.
     let _broken = break_rule(rule);
-    (0..SEEDS).find_map(|seed| {
+    let likely = LIKELY.into_iter().filter(|(other, _)| *other == rule).map(|(_, seed)| seed);
+    likely.chain(0..SEEDS).find_map(|seed| {
         let run = run_chaos(topology, seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         Some((seed, run.violations.into_iter().next()?))
     })

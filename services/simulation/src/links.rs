@@ -258,6 +258,21 @@ impl Links {
         id
     }
 
+    /// How much later than the first one the end of this connection is seen, if the process at the other end was killed:
+    /// a millisecond for each older connection to it.
+    ///
+    /// A killed process drops its connections in an order that depends on what else this program has run before (tokio
+    /// shuts tasks down by their numbers, which count through all runtimes). Their ends must come in one of their own.
+    pub(crate) fn turn_ns(&self, connection: u64) -> u64 {
+        let state = self.lock();
+        let Some(Connection { from, to, .. }) = state.connections.get(&connection) else { return 0 };
+        if state.up[*to] {
+            return 0;
+        }
+        let older = state.connections.range(..connection).filter(|(_, other)| (other.from, other.to) == (*from, *to));
+        older.count() as u64 * 1_000_000
+    }
+
     /// A connection is gone.
     pub(crate) fn closed(&self, connection: u64) {
         self.lock().connections.remove(&connection);
