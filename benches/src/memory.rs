@@ -1,4 +1,5 @@
-//! Memory of a whole embedded testbed: resident by role, proportional in all, idle and under the load of the region-loss drill's users.
+//! Memory of a whole embedded testbed: resident by role, proportional in all, idle and under the load of the
+//! region-loss drill's users.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -41,14 +42,14 @@ pub(crate) async fn measure(binary: &Path) -> anyhow::Result<Vec<Figure>> {
 
     let mut figures = Vec::new();
     for (what, roles) in [("idle", &idle), ("at 600 operations/s", &loaded)] {
-        for (role, bytes) in roles {
+        for (role, memories) in roles {
             let target = match role.as_str() {
                 "region" => Target::AtMost(60.0),
                 "gateway" => Target::AtMost(30.0),
                 _ => Target::None,
             };
-            let largest = bytes.iter().map(|memory| memory.resident).max().unwrap_or(0) as f64 / 1e6;
-            let name = format!("{role}, {what} (largest of {})", bytes.len());
+            let largest = memories.iter().map(|memory| memory.resident).max().unwrap_or(0) as f64 / 1e6;
+            let name = format!("{role}, {what} (largest of {})", memories.len());
             figures.push(Figure::new("memory", name, largest, "MB", target));
         }
         let sum = |of: fn(&Memory) -> u64| roles.values().flatten().map(of).sum::<u64>() as f64 / 1e6;

@@ -73,18 +73,21 @@ impl Role {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {
-                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-                bail!("the role at {} ended with {status}: {}", self.address, log.trim());
+                bail!("the role at {} ended with {status}: {}", self.address, self.logged().trim());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let log = self.logged();
         let last: Vec<&str> = log.lines().rev().take(5).collect();
         bail!(
             "the role at {} is not ready after 10 s; its last lines, newest first: {}",
             self.address,
             last.join(" | ")
         )
+    }
+
+    fn logged(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Stops the process where it stands (`SIGSTOP`).

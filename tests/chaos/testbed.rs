@@ -63,11 +63,13 @@ impl Testbed {
 
     /// Waits until a process has died.
     pub(crate) fn dies(&self, region: &str) {
-        until(&format!("{region} dies"), || {
-            // Somebody must use it, or it would never come to where it dies.
-            self.write(region, "bait");
-            !self.lives(region)
-        });
+        until(&format!("{region} dies"), || self.has_died(region));
+    }
+
+    fn has_died(&self, region: &str) -> bool {
+        // Somebody must use it, or it would never come to where it dies.
+        self.write(region, "bait");
+        !self.lives(region)
     }
 
     /// The same for a region that is to die while it fails over by command: it is asked again if an attempt comes to
@@ -75,13 +77,8 @@ impl Testbed {
     pub(crate) fn dies_failing_over(&self, driver: &str) {
         let mut id = self.begin_failover(driver, Some(driver));
         until(&format!("{driver} dies"), || {
-            let ended = self.changes(driver).into_iter().find(|change| change.id == id);
-            if let Some(change) = ended.filter(|change| change.state == ChangeState::Aborted) {
-                println!("again: {}", change.reason);
-                id = self.begin_failover(driver, Some(driver));
-            }
-            self.write(driver, "bait");
-            !self.lives(driver)
+            self.insist(driver, &mut id);
+            self.has_died(driver)
         });
     }
 
@@ -168,14 +165,18 @@ impl Testbed {
     pub(crate) fn fail_over(&self, driver: &str) {
         let mut id = self.begin_failover(driver, Some(driver));
         until("the failover ends", || {
-            let change = self.changes(driver).into_iter().find(|change| change.id == id);
-            let state = change.as_ref().map(|change| change.state);
-            if state == Some(ChangeState::Aborted) {
-                println!("again: {}", change.map(|change| change.reason).unwrap_or_default());
-                id = self.begin_failover(driver, Some(driver));
-            }
-            state == Some(ChangeState::Done) || self.writer() == Some(driver)
+            self.insist(driver, &mut id) == Some(ChangeState::Done) || self.writer() == Some(driver)
         });
+    }
+
+    /// How a commanded failover stands; one that came to nothing is asked for again.
+    fn insist(&self, driver: &str, id: &mut String) -> Option<ChangeState> {
+        let change = self.changes(driver).into_iter().find(|change| change.id == *id)?;
+        if change.state == ChangeState::Aborted {
+            println!("again: {}", change.reason);
+            *id = self.begin_failover(driver, Some(driver));
+        }
+        Some(change.state)
     }
 
     pub(crate) fn changes(&self, region: &str) -> Vec<ChangeStatus> {

@@ -180,22 +180,16 @@ pub(crate) fn lives(id: u32) -> bool {
 }
 
 /// Waits until something holds.
-pub(crate) fn until(what: &str, holds: impl FnMut() -> bool) {
-    until_told(holds, || what.to_owned());
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    until_answered(|| if holds() { Ok(()) } else { Err(what.to_owned()) });
 }
 
-/// Waits until something says that it holds; what it said last is in the error.
-pub(crate) fn until_answered(what: &str, mut ask: impl FnMut() -> Result<(), String>) {
-    let last = std::cell::RefCell::new(String::new());
-    let holds = || ask().map_err(|answer| *last.borrow_mut() = answer).is_ok();
-    until_told(holds, || format!("{what}: {}", last.borrow()));
-}
-
+/// Waits until something is as it should be; the last answer that said what is not so is the error.
 #[expect(clippy::disallowed_methods, reason = "a test outside of the program waits in real time")]
-fn until_told(mut holds: impl FnMut() -> bool, what: impl Fn() -> String) {
+pub(crate) fn until_answered(mut ask: impl FnMut() -> Result<(), String>) {
     let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "{}: not within {} s", what(), PATIENCE.as_secs());
+    while let Err(answer) = ask() {
+        assert!(start.elapsed() < PATIENCE, "{answer}: not within {} s", PATIENCE.as_secs());
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::cluster::longhaul;
+use crate::drill::drill_of;
 
 /// A short loss of the primary.
 const REGION_LOSS: &str = r#"
@@ -32,27 +32,6 @@ converged = true
 
 fn drill(extra: &[&str]) -> (Option<i32>, Value, tempfile::TempDir) {
     drill_of(REGION_LOSS, extra)
-}
-
-/// Runs a plan. A verdict of `invalid` says that the machine was too busy for the run to prove anything (late links, late
-/// users): such a run is made once more, and only such a run.
-fn drill_of(plan: &str, extra: &[&str]) -> (Option<i32>, Value, tempfile::TempDir) {
-    let first = drill_once(plan, extra);
-    if first.1["verdict"] != "invalid" {
-        return first;
-    }
-    println!("once more, since the first run proves nothing: {}", first.1["reasons"]);
-    drill_once(plan, extra)
-}
-
-fn drill_once(plan: &str, extra: &[&str]) -> (Option<i32>, Value, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("plan.toml"), plan).unwrap();
-    let arguments = [&["drill", "plan.toml", "--json", "--report", "out"], extra].concat();
-    let output = longhaul(folder.path(), &arguments);
-    let said = String::from_utf8_lossy(&output.stderr);
-    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
-    (output.status.code(), report, folder)
 }
 
 #[test]

@@ -39,11 +39,11 @@ fn every_curl_line_of_the_readme_works_as_written() {
             continue;
         }
         // A person types the next line a moment later: what is still on its way answers with a problem until then.
-        until_answered(&line, || {
+        until_answered(|| {
             let (status, body) = run(&line, &control);
             let known = status == 409 || status == 503 || status == 425;
             assert!((200..300).contains(&status) || known, "{line}: {status} {body}");
-            if (200..300).contains(&status) { Ok(()) } else { Err(format!("{status} {body}")) }
+            if (200..300).contains(&status) { Ok(()) } else { Err(format!("{line}: {status} {body}")) }
         });
         let awaited: Option<(&str, Holds<'_>)> = match () {
             () if line.contains("region-loss") => {

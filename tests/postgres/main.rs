@@ -6,6 +6,9 @@
 #[path = "../../services/region/src/store/postgres/fixture.rs"]
 mod fixture;
 
+#[path = "../e2e/drill.rs"]
+mod drill;
+
 mod instance;
 mod instances;
 mod ledger;

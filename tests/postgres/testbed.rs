@@ -2,8 +2,7 @@
 
 use std::process::Command;
 
-use serde_json::Value;
-
+use crate::drill::drill_of;
 use crate::fixture::PostgresServer;
 
 /// A short loss of the primary.
@@ -36,24 +35,7 @@ converged = true
 #[test]
 fn a_drill_over_postgres_loses_a_region_and_nothing_that_it_promised() {
     let Some(server) = PostgresServer::or_skip(&[]) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("plan.toml"), REGION_LOSS).unwrap();
-    let drill = || -> (Option<i32>, Value) {
-        let output = Command::new(env!("CARGO_BIN_EXE_longhaul"))
-            .args(["drill", "plan.toml", "--json", "--report", "out", "--database-url", &server.url()])
-            .current_dir(folder.path())
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
-        (output.status.code(), report)
-    };
-    let (mut status, mut report) = drill();
-    // The machine was too busy for the run to prove anything: such a run is made once more, and only such a run.
-    if report["verdict"] == "invalid" {
-        println!("once more, since the first run proves nothing: {}", report["reasons"]);
-        (status, report) = drill();
-    }
+    let (status, report, _folder) = drill_of(REGION_LOSS, &["--database-url", &server.url()]);
     assert_eq!((status, report["verdict"].as_str()), (Some(0), Some("passed")), "{}", report["reasons"]);
     assert_eq!(report["rpo"]["writes"], 0, "semi(1) loses nothing");
     let left = server.sql("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'longhaul%'").unwrap();

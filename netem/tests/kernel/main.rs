@@ -2,6 +2,9 @@
 //!
 //! Needs root and a kernel with netem, so every test is ignored unless asked for: `./tests/run kernel` does, under a
 //! kernel that has it.
+
+#![expect(clippy::disallowed_types, reason = "sockets of another network namespace are made here")]
+
 mod bench;
 mod packets;
 

@@ -180,22 +180,21 @@ pub fn read_gate(regime: &Regime, me: RegionId, home: RegionId, consistency: Con
     if !regime.members.contains_key(&home) {
         return Err(GateRefusal::UnknownHome { home });
     }
-    let by_lease = regime.mode == Mode::ActivePassive && consistency == Consistency::Primary;
     match regime.mode {
         _ if regime.frozen_homes.contains(&home) && home != me => {
             return Err(GateRefusal::WrongHome { home });
         }
         Mode::RegionalIsolation if home != me => return Err(GateRefusal::WrongHome { home }),
-        // On the way to isolation the borders close for reads before the mode changes: a region that hears late of the
-        // flip serves nothing foreign after it. The primary answers `primary` reads under its lease, which it gives up
-        // for the flip.
-        _ if leaves_for_isolation(regime) && home != me && !by_lease => return Err(GateRefusal::WrongHome { home }),
-        Mode::ActivePassive if by_lease => {
+        // Also while a transition leaves for isolation: the primary answers under its lease, which it gives up for the flip.
+        Mode::ActivePassive if consistency == Consistency::Primary => {
             let primary = regime.primary.ok_or(GateRefusal::NotReady)?;
             if primary != me {
                 return Err(GateRefusal::NotPrimary { primary });
             }
         }
+        // On the way to isolation the borders close for reads before the mode changes: a region that hears late of the
+        // flip serves nothing foreign after it.
+        _ if leaves_for_isolation(regime) && home != me => return Err(GateRefusal::WrongHome { home }),
         _ => {}
     }
     standing(regime, me, true)

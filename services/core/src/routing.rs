@@ -97,12 +97,15 @@ pub fn candidates(
         let active = regime.members.get(&region).is_some_and(|member| member.state == MemberState::Active);
         active && regions.get(&region).is_some_and(|reach| reach.healthy)
     };
+    let home_alone = || {
+        let unavailable = Refusal { code: ErrorCode::HomeUnavailable, region: Some(home) };
+        if serves(home) { Ok(vec![home]) } else { Err(unavailable) }
+    };
     if is_isolated(regime) {
         if home != edge_home {
             return Err(Refusal { code: ErrorCode::WrongHome, region: Some(home) });
         }
-        let unavailable = Refusal { code: ErrorCode::HomeUnavailable, region: Some(home) };
-        return if serves(home) { Ok(vec![home]) } else { Err(unavailable) };
+        return home_alone();
     }
     let writer = writer(regime, home);
     let to_writer = match access {
@@ -114,10 +117,7 @@ pub fn candidates(
         (true, Writer::One(region)) => return Err(Refusal { code: ErrorCode::NoRegion, region: Some(region) }),
         (true, Writer::Nobody) => return Err(Refusal { code: ErrorCode::NoRegion, region: None }),
         // The borders close for reads before the mode changes; see `read_gate`.
-        (false, _) if leaves_for_isolation(regime) => {
-            let unavailable = Refusal { code: ErrorCode::HomeUnavailable, region: Some(home) };
-            return if serves(home) { Ok(vec![home]) } else { Err(unavailable) };
-        }
+        (false, _) if leaves_for_isolation(regime) => return home_alone(),
         (true, Writer::Any) | (false, _) => {}
     }
     let mut nearest: Vec<_> = regions.iter().filter(|(region, _)| serves(**region)).collect();

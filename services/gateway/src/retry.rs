@@ -8,8 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use longhaul_core::error_code::ErrorCode;
+use longhaul_core::gate::leaves_for_isolation;
 use longhaul_core::ids::RegionId;
-use longhaul_core::regime::{Mode, Regime, Stage};
+use longhaul_core::regime::{Mode, Regime};
 use longhaul_core::routing::Access;
 
 use crate::config::Retries;
@@ -109,8 +110,8 @@ impl Unknown {
     /// replicate with the writes; a write that was lost with the old primary's tail simply happens again. Anywhere else
     /// it would be a second write of the same operation, which may bury a newer value.
     pub fn may_follow(&self, region: RegionId, regime: &Regime) -> bool {
-        let leaving = regime.transition.as_ref().is_some_and(|transition| transition.stage == Stage::HomeOnly);
-        let one_line = self.mode == Mode::ActivePassive && regime.mode == Mode::ActivePassive && !leaving;
+        let one_primary = self.mode == Mode::ActivePassive && regime.mode == Mode::ActivePassive;
+        let one_line = one_primary && !leaves_for_isolation(regime);
         region == self.region || one_line && regime.primary == Some(region)
     }
 }

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 }
 
 /// A testbed is a dozen processes of a few megabytes each. The allocator would ask for pages of two megabytes and double
-/// that; nothing here is faster with them.
+/// that; the throughput of a region under load was the same with them.
 fn small_pages() {
     // It is about memory only: where a sandbox forbids the call, the program is as good.
     #[cfg(target_os = "linux")]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use longhaul_core::topology::Topology;
 use longhaul_http::client::HttpClient;
+use longhaul_http::wire::traffic::Findings;
 
 use crate::clock::SimTime;
 use crate::disk::Witness;
@@ -35,11 +36,8 @@ pub struct ChaosRun {
     pub timeline: String,
     /// Virtual time that it took.
     pub virtual_time: Duration,
-    /// Operations of users that were judged.
-    pub operations: u64,
-    /// Everything that the oracle found, as JSON: two runs of a seed that differ anywhere differ here. Empty if it never
-    /// came to a judgement.
-    pub findings: String,
+    /// What the oracle found: two runs of a seed that differ anywhere differ here. Absent if it never came to a judgement.
+    pub findings: Option<Findings>,
 }
 
 impl ChaosRun {
@@ -123,8 +121,7 @@ pub fn run_chaos(topology: &Topology, seed: u64) -> Result<ChaosRun, SimulationE
         violations,
         timeline: timeline_text(&schedule, &machine.timeline),
         virtual_time,
-        operations: seen.findings.as_ref().map_or(0, |findings| findings.operations),
-        findings: seen.findings.and_then(|findings| serde_json::to_string(&findings).ok()).unwrap_or_default(),
+        findings: seen.findings,
     })
 }
 

@@ -24,7 +24,8 @@ use longhaul_core::ids::{Dot, Epoch, RecordKey, RegionId, Timeline};
 use longhaul_core::operation::{Chain, Operation};
 use longhaul_core::regime::{MemberState, Mode, Regime};
 use longhaul_core::register::Ballot;
-use longhaul_core::replication::Position;
+use longhaul_core::replication::{Position, durable_vector};
+use longhaul_core::vector::VersionVector;
 use longhaul_core::version::Version;
 use longhaul_core::voter::VoterState;
 use longhaul_region::store::Commit;
@@ -65,7 +66,7 @@ struct State {
     regions: BTreeMap<RegionId, Shadow>,
     /// How far regions had each timeline on disks that they lost. What they said of it was true: others may have
     /// forgotten a delete on the strength of it, and an empty disk gets what is left of both, not one of the two.
-    lost_disks: BTreeMap<RegionId, BTreeMap<Timeline, u64>>,
+    lost_disks: BTreeMap<RegionId, VersionVector>,
     operations: BTreeMap<Dot, Accepted>,
     by_key: BTreeMap<RecordKey, BTreeSet<Dot>>,
     quarantined: BTreeSet<Dot>,
@@ -299,8 +300,8 @@ impl State {
             }
             let missing = members.iter().find(|member| {
                 let held = self.regions.get(*member).and_then(|shadow| shadow.positions.get(&dot.timeline));
-                let before = self.lost_disks.get(*member).and_then(|had| had.get(&dot.timeline));
-                held.map(|position| position.seq).max(before.copied()).is_none_or(|seq| seq < dot.seq)
+                let before = self.lost_disks.get(*member).map_or(0, |had| had.get(dot.timeline));
+                held.map_or(0, |position| position.seq).max(before) < dot.seq
             });
             if let Some(missing) = missing {
                 found = Some(format!(
@@ -388,11 +389,7 @@ impl Witness for Watch {
     fn replaced(&self, region: RegionId) {
         let state = &mut *self.lock();
         if let Some(shadow) = state.regions.remove(&region) {
-            let had = state.lost_disks.entry(region).or_default();
-            for (timeline, position) in shadow.positions {
-                let seq = had.entry(timeline).or_insert(0);
-                *seq = position.seq.max(*seq);
-            }
+            state.lost_disks.entry(region).or_default().merge(&durable_vector(&shadow.positions));
         }
         for (dot, accepted) in &mut state.operations {
             let elsewhere = state

@@ -92,8 +92,9 @@ fn is_cost_of_force(schedule: &Schedule, write: &LostWrite) -> bool {
 
 /// The first few of some writes, for people.
 fn list<'a>(writes: impl IntoIterator<Item = &'a LostWrite>) -> String {
-    let shown = writes.into_iter().take(5);
-    shown
+    writes
+        .into_iter()
+        .take(5)
         .map(|write| format!("{} ({} at {:.3} s)", write.op_id, write.key, write.acknowledged_s))
         .collect::<Vec<_>>()
         .join(", ")

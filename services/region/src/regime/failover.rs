@@ -328,7 +328,6 @@ impl RegimeRole {
         if position.seq == dot.seq {
             return Some(position.chain);
         }
-        let entries = self.region.store.log(dot.timeline, dot.seq.checked_sub(1)?, 1, 1).await.ok()?;
-        entries.first().filter(|operation| operation.dot == dot).map(|operation| operation.chain)
+        self.region.store.operation(dot).await.ok()?.map(|operation| operation.chain)
     }
 }

@@ -293,6 +293,15 @@ pub trait Store: Send + Sync + 'static {
         max_bytes: usize,
     ) -> StoreFuture<'_, Vec<Operation>>;
 
+    /// The log's entry at one place, if it is kept.
+    fn operation(&self, dot: Dot) -> StoreFuture<'_, Option<Operation>> {
+        Box::pin(async move {
+            let Some(before) = dot.seq.checked_sub(1) else { return Ok(None) };
+            let entries = self.log(dot.timeline, before, 1, 1).await?;
+            Ok(entries.into_iter().next().filter(|operation| operation.dot == dot))
+        })
+    }
+
     /// Rows after a key in key order, of one home or of all, tombstones included, at most `limit`.
     fn scan<'a>(
         &'a self,

@@ -5,13 +5,12 @@ use std::collections::BTreeSet;
 
 use longhaul_core::digest::bucket;
 use longhaul_core::gate::may_replicate;
-use longhaul_core::ids::{RegionId, Timeline};
+use longhaul_core::ids::{Dot, RegionId, Timeline};
 use longhaul_core::replication::frontier::{collectable_log, frontier};
 use longhaul_core::replication::{MemberReport, durable_vector};
 use longhaul_core::vector::VersionVector;
 
 use super::meta;
-use super::recover::read_log;
 use super::task::{Writer, entry};
 use super::transaction::Transaction;
 use crate::store::{Commit, DigestMap, StoreError};
@@ -74,8 +73,7 @@ impl Writer {
             if self.position(timeline).seq < shown {
                 continue;
             }
-            let last = read_log(&self.region.store, timeline, shown.saturating_sub(1), shown).await?;
-            match last.first() {
+            match self.region.store.operation(Dot { timeline, seq: shown }).await? {
                 Some(last) => report.heads.insert(timeline, last.version),
                 None => report.heads.remove(&timeline),
             };
