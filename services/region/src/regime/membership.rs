@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhaul_core::ids::{Epoch, RegionId, Timeline};
+use longhaul_core::limits::BATCH_OPERATIONS_MAX;
 use longhaul_core::regime::{Durability, MemberState, Mode, Regime};
 use longhaul_core::replication::Positions;
 use longhaul_core::transition::{Author, activate_member, bring_home, reassert, rejoin_member, set_in_sync};
@@ -25,6 +26,9 @@ const LOOK: Duration = Duration::from_millis(500);
 const CATCH_UP: Duration = Duration::from_secs(10);
 /// How long writes are held at most while a member is let into the in-sync set.
 const LET_IN: Duration = Duration::from_secs(1);
+
+/// Operations by which a follower may be behind when letting it into the in-sync set begins.
+const CLOSE_OPERATIONS: u64 = BATCH_OPERATIONS_MAX as u64;
 
 /// Looks after this region's membership until shutdown.
 pub(super) async fn run(role: SharedRole) {
@@ -240,11 +244,14 @@ fn in_sync(role: &RegimeRole, regime: &Regime) -> Option<Regime> {
         let report = states.get(peer).and_then(|state| state.report.as_ref());
         report.filter(|report| now.saturating_sub(report.heard_boot_ns) < patience)
     };
-    let has_all =
-        |positions: &Positions| positions.get(&region.own_timeline()).is_some_and(|position| position.seq >= head);
+    // Under steady writes nobody has the very last one at the moment of looking. Whoever is this close gets the rest while
+    // writes are held for it ([`widen_in_sync`]), and is let in only once it has.
+    let is_close = |positions: &Positions| {
+        positions.get(&region.own_timeline()).is_some_and(|position| position.seq + CLOSE_OPERATIONS >= head)
+    };
     let mut wanted: BTreeSet<RegionId> = regime.in_sync.iter().copied().filter(|peer| heard(peer).is_some()).collect();
     for peer in regime.followers().filter(|peer| regime.is_active(*peer)) {
-        if heard(&peer).is_some_and(|report| has_all(&report.positions) && report.epoch == regime.epoch) {
+        if heard(&peer).is_some_and(|report| is_close(&report.positions) && report.epoch == regime.epoch) {
             wanted.insert(peer);
         }
     }
