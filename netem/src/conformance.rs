@@ -13,6 +13,8 @@ use longhaul_http::net::{BoxIo, Listener, SharedNet};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use crate::probe::lower_quartile_ms;
+
 /// A direction of the link under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -32,6 +34,11 @@ pub trait LinkDriver: Send + Sync {
     /// cuts; above TCP bytes that are lost are gone, and their connection with them.
     fn acts_on_packets(&self) -> bool {
         false
+    }
+    /// What the machine alone adds to a round trip with these delays, in milliseconds, one figure for each of some trials: on
+    /// a slow or busy machine timers and processes wake up late, whoever delays what. None: nothing is allowed for.
+    fn beside(&self, _there_ms: f64, _back_ms: f64) -> BoxFuture<'_, Vec<f64>> {
+        Box::pin(std::future::ready(Vec::new()))
     }
 }
 
@@ -85,6 +92,10 @@ fn judge(holds: bool, finding: String) -> Finding {
 impl Bench {
     fn round_trip_ms(&self) -> f64 {
         self.there_ms + self.back_ms
+    }
+
+    async fn beside(&self) -> Vec<f64> {
+        self.driver.beside(self.there_ms, self.back_ms).await
     }
 
     fn milliseconds_since(&self, start_ns: u64) -> f64 {
@@ -148,26 +159,27 @@ async fn hears(io: &mut BoxIo, wait: Duration) -> bool {
 }
 
 /// The round trip is as declared, within the certificate's tolerance and measured as for the certificate: the lower quartile,
-/// in the best of eight series, because a busy machine can delay a whole one.
+/// in the best of eight series, because a busy machine can delay a whole one. What the machine alone adds is no link's fault.
 pub async fn round_trip(bench: &mut Bench) -> Finding {
     let (mut near, mut far) = bench.open().await?;
     let declared = bench.round_trip_ms();
     let tolerance = crate::certificate::tolerance_ms(declared);
-    let mut measured = f64::INFINITY;
+    let mut finding = String::new();
     for _ in 0..8 {
         let series = bench.pings(&mut near, &mut far, 12).await?;
-        let series = crate::probe::lower_quartile_ms(series).unwrap_or(f64::INFINITY);
-        if (series - declared).abs() < (measured - declared).abs() {
-            measured = series;
+        let measured = lower_quartile_ms(series).unwrap_or(f64::INFINITY);
+        let holds = |beside: f64| (-tolerance..=tolerance + beside).contains(&(measured - declared));
+        finding = format!("round trip {measured:.3} ms, declared {declared:.3} ms (tolerance {tolerance:.2} ms)");
+        if holds(0.0) {
+            return Ok(finding);
         }
-        if (measured - declared).abs() <= tolerance {
-            break;
+        let beside = lower_quartile_ms(bench.beside().await).unwrap_or(0.0);
+        finding.push_str(&format!(", {beside:.3} ms of it the machine's"));
+        if holds(beside) {
+            return Ok(finding);
         }
     }
-    judge(
-        (measured - declared).abs() <= tolerance,
-        format!("round trip {measured:.3} ms, declared {declared:.3} ms (tolerance {tolerance:.2} ms)"),
-    )
+    Err(finding)
 }
 
 /// The first answer on a new connection takes a second round trip: the handshake. The fastest of several connections, because a
@@ -317,26 +329,45 @@ pub async fn reset(bench: &mut Bench) -> Finding {
     )
 }
 
-/// Jitter moves round trips by about what is declared and leaves their middle where it was. Judged by quartiles, which a
-/// busy machine's outliers do not move.
+/// The middle of some figures and their standard deviation, both by quartiles, which a busy machine's outliers do not move.
+/// The quartiles of a normal distribution are 1.349 standard deviations apart. Both are 0 of no figures.
+pub fn middle_and_deviation(mut figures: Vec<f64>) -> (f64, f64) {
+    figures.sort_by(f64::total_cmp);
+    let quartile = |quarters: usize| figures.get(figures.len() * quarters / 4).copied().unwrap_or(0.0);
+    (quartile(2), (quartile(3) - quartile(1)) / 1.349)
+}
+
+/// Jitter moves round trips by about what is declared and leaves their middle where it was, in the best of three series. What
+/// the machine alone adds and how much that varies is no link's fault; variances of what is independent add up.
 pub async fn jitter(bench: &mut Bench) -> Finding {
     let (mut near, mut far) = bench.open().await?;
-    let deviation_ms = bench.there_ms / 5.0;
+    let (declared, deviation_ms) = (bench.round_trip_ms(), bench.there_ms / 5.0);
     bench.change(Direction::There, |patch| patch.jitter_ms = Some(deviation_ms)).await?;
-    let mut figures = bench.pings(&mut near, &mut far, 160).await?;
+    let mut finding = Err(String::new());
+    for _ in 0..3 {
+        let figures = bench.pings(&mut near, &mut far, 160).await?;
+        // The standard error of a median is 1.253 standard deviations over the root of the number; four of them, and what
+        // a machine adds.
+        let tolerance_ms = 4.0 * 1.253 * deviation_ms / (figures.len() as f64).sqrt() + 1.5;
+        let (middle, deviation) = middle_and_deviation(figures);
+        let holds = |beside: f64, varying: f64| {
+            (-tolerance_ms..=tolerance_ms + beside).contains(&(middle - declared))
+                && (0.5..1.5).contains(&(deviation / deviation_ms.hypot(varying)))
+        };
+        let line = format!("median {middle:.2} of {declared:.2} ms, deviation {deviation:.2} of {deviation_ms:.2} ms");
+        if holds(0.0, 0.0) {
+            finding = Ok(line);
+            break;
+        }
+        let (beside, varying) = middle_and_deviation(bench.beside().await);
+        let line = format!("{line}; the machine's: {beside:.2} ms, deviation {varying:.2} ms");
+        finding = judge(holds(beside, varying), line);
+        if finding.is_ok() {
+            break;
+        }
+    }
     bench.heal().await?;
-    figures.sort_by(f64::total_cmp);
-    let quartile = |quarters: usize| figures[figures.len() * quarters / 4];
-    // The quartiles of a normal distribution are 1.349 standard deviations apart.
-    let (middle, deviation) = (quartile(2), (quartile(3) - quartile(1)) / 1.349);
-    // The standard error of a median is 1.253 standard deviations over the root of the number; four of them, and what the
-    // machine adds.
-    let tolerance_ms = 4.0 * 1.253 * deviation_ms / (figures.len() as f64).sqrt() + 1.5;
-    let declared = bench.round_trip_ms();
-    judge(
-        (middle - declared).abs() <= tolerance_ms && (deviation / deviation_ms - 1.0).abs() < 0.5,
-        format!("median {middle:.2} of {declared:.2} ms, deviation {deviation:.2} of {deviation_ms:.2} ms"),
-    )
+    finding
 }
 
 /// A rate bounds what gets through.

@@ -7,8 +7,8 @@ use serde_json::json;
 use crate::cluster::until;
 use crate::testbed::{REGIONS, Testbed};
 
-/// How long links flap. A flap goes on for longer than suspicion takes, many times over.
-const FLAPPING: Duration = Duration::from_secs(30);
+/// How long links flap: a flap goes on for longer than suspicion takes, and twice the dwell between two failovers.
+const FLAPPING: Duration = Duration::from_secs(120);
 
 fn knowledge_age_ms(testbed: &Testbed, region: &str, of: &str) -> f64 {
     testbed.status(region).and_then(|status| Some(status.lag.get(of)?.knowledge_age_ms)).unwrap_or(0.0)

@@ -5,7 +5,6 @@ use std::time::Duration;
 use http::{Method, Response};
 use longhaul_core::plan::Workload;
 use longhaul_core::topology::Topology;
-use longhaul_http::client::CallError;
 use longhaul_http::wire::regime::{ChangeState, ChangeStatus};
 use longhaul_http::wire::status::RegionStatus;
 use longhaul_http::wire::traffic::{Findings, RunProgress, RunState};
@@ -55,10 +54,9 @@ impl Testbed {
         serde_json::from_slice(answer.body()).ok()
     }
 
-    /// Whether there is a process; a slow answer is no death.
+    /// Whether there is a process, as control sees it: only what has ended for control can be started again.
     pub(crate) fn lives(&self, region: &str) -> bool {
-        let answer = self.cluster.try_send(Method::GET, region, "/healthz", None, ASK);
-        !matches!(answer, Err(CallError::Unreachable { .. } | CallError::Broken { .. }))
+        self.cluster.control(&format!("/v1/regions/{region}"))["running"] == true
     }
 
     /// Waits until a process has died.

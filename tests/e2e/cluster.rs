@@ -38,15 +38,17 @@ impl Cluster {
 
     /// The same with the data in `data` of a folder.
     pub(crate) fn up_in(folder: tempfile::TempDir, arguments: &[&str]) -> Self {
+        Self::up_with(folder, arguments, |_| ())
+    }
+
+    /// The same; what else the command needs is for `prepare` to say.
+    pub(crate) fn up_with(folder: tempfile::TempDir, arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
         let data = folder.path().join("data");
-        let mut parent = Command::new(LONGHAUL)
-            .args(["up", "--port", "0", "--data"])
-            .arg(&data)
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(LONGHAUL);
+        command.args(["up", "--port", "0", "--data"]).arg(&data).args(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::inherit());
+        prepare(&mut command);
+        let mut parent = command.spawn().unwrap();
         let mut addresses = BTreeMap::new();
         for line in BufReader::new(parent.stdout.take().unwrap()).lines() {
             let line = line.unwrap();

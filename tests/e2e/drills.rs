@@ -1,8 +1,11 @@
 //! Drills from the command line: verdict, report, exit status.
 
+use std::process::Command;
+
 use serde_json::Value;
 
-use crate::drill::drill_of;
+use crate::collector::{Collector, Protocol};
+use crate::drill::{drill_of, drill_with};
 
 /// A short loss of the primary.
 const REGION_LOSS: &str = r#"
@@ -36,7 +39,9 @@ fn drill(extra: &[&str]) -> (Option<i32>, Value, tempfile::TempDir) {
 
 #[test]
 fn a_lost_primary_is_replaced_and_the_report_says_what_it_cost() {
-    let (status, report, folder) = drill(&["--durability", "semi(1)"]);
+    let collector = Collector::start();
+    let exports = |command: &mut Command| collector.collect_from(command, Protocol::Http);
+    let (status, report, folder) = drill_with(REGION_LOSS, &["--durability", "semi(1)"], exports);
     assert_eq!((status, report["verdict"].as_str()), (Some(0), Some("passed")), "{}", report["reasons"]);
     assert_eq!(report["rpo"]["writes"], 0, "semi(1) loses nothing");
     assert_eq!(report["links"].as_array().unwrap().len(), 30);
@@ -49,6 +54,9 @@ fn a_lost_primary_is_replaced_and_the_report_says_what_it_cost() {
         assert!((sum - phases["total"].as_f64().unwrap()).abs() < 1.0, "{edge}: the phases do not add up: {phases}");
     }
     crate::traces::failover_has_the_figures_of(&report, &folder.path().join("out"));
+    // Whoever has a collector sees the same there.
+    collector.write_to(&folder.path().join("collected"));
+    crate::traces::failover_has_the_figures_of(&report, &folder.path().join("collected"));
     for file in ["report.txt", "report.json", "report.html"] {
         assert!(folder.path().join("out").join(file).metadata().unwrap().len() > 1000, "{file}");
     }

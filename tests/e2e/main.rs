@@ -2,6 +2,7 @@
 
 #[allow(dead_code, reason = "shared with the chaos tests")]
 mod cluster;
+mod collector;
 mod drill;
 mod drills;
 mod lifecycle;

@@ -16,10 +16,11 @@ fn lines() -> Vec<String> {
         .collect()
 }
 
-/// Runs a line in a shell; the status and the body of the answer.
-fn run(line: &str, control: &str) -> (u16, String) {
+/// Runs a line in a shell, for so many seconds at most; the status and the body of the answer.
+fn run(line: &str, control: &str, seconds: u32) -> (u16, String) {
     let line = line.replace("localhost:8080", control);
-    let output = Command::new("sh").arg("-c").arg(format!("{line} -m 15 -w '\\n%{{http_code}}'")).output().unwrap();
+    let output =
+        Command::new("sh").arg("-c").arg(format!("{line} -m {seconds} -w '\\n%{{http_code}}'")).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let (body, status) = text.rsplit_once('\n').unwrap_or(("", "0"));
     (status.parse().unwrap_or(0), body.to_owned())
@@ -34,13 +35,14 @@ fn every_curl_line_of_the_readme_works_as_written() {
     for line in lines {
         let before = cluster_regime(&cluster);
         if line.contains("/v1/events") {
-            let (_, body) = run(&line.replace("curl -sN", "curl -sN -m 2"), &control);
+            let (_, body) = run(&line, &control, 2);
             assert!(body.contains("data:"), "{line}: {body}");
             continue;
         }
         // A person types the next line a moment later: what is still on its way answers with a problem until then.
         until_answered(|| {
-            let (status, body) = run(&line, &control);
+            let (status, body) = run(&line, &control, 15);
+            println!("{line}\n  {status} {body}");
             let known = status == 409 || status == 503 || status == 425;
             assert!((200..300).contains(&status) || known, "{line}: {status} {body}");
             if (200..300).contains(&status) { Ok(()) } else { Err(format!("{line}: {status} {body}")) }

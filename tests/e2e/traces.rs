@@ -8,6 +8,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, until};
+use crate::collector::{Collector, Protocol};
 
 /// A span, of what a test looks at.
 #[derive(Debug)]
@@ -94,7 +95,10 @@ fn counts(cluster: &Cluster) -> (u64, u64) {
 
 #[test]
 fn a_write_is_one_trace_from_its_user_to_every_region_and_no_span_is_lost_at_the_end() {
-    let cluster = Cluster::up(&[]);
+    let collector = Collector::start();
+    let cluster = Cluster::up_with(tempfile::tempdir().unwrap(), &[], |command| {
+        collector.collect_from(command, Protocol::Http);
+    });
     let workload = json!({"workload": {"rate_per_s": 40.0, "read_share": 0.3}, "seed": 3});
     cluster.json(Method::POST, "control", "/v1/traffic", Some(&workload));
     until("users are served", || counts(&cluster).1 > 120);
@@ -112,7 +116,22 @@ fn a_write_is_one_trace_from_its_user_to_every_region_and_no_span_is_lost_at_the
     let (status, folder) = cluster.stop_and_keep();
     assert!(status.success());
 
-    let spans = spans(&folder.path().join("data"));
+    let written = spans(&folder.path().join("data"));
+    collector.write_to(folder.path());
+    let received = spans(folder.path());
+    whole_traces(&written);
+    whole_traces(&received);
+    let ids = |spans: &[Span]| spans.iter().map(|span| span.id.clone()).collect::<BTreeSet<_>>();
+    assert_eq!(ids(&written), ids(&received), "what is written and what is exported are the same");
+    let metrics = collector.metrics();
+    let of = |service: &str| metrics.iter().filter(|(by, _)| by == service).count();
+    for service in ["longhaul-control", "longhaul-gateway", "longhaul-link", "longhaul-region", "longhaul-traffic"] {
+        assert!(of(service) > 0, "{service} told nothing; told was {metrics:?}");
+    }
+}
+
+/// Every span has its parent, every link leads somewhere, and each write is one trace to every region.
+fn whole_traces(spans: &[Span]) {
     let known: BTreeSet<(&str, &str)> = spans.iter().map(|span| (span.trace.as_str(), span.id.as_str())).collect();
     let orphan =
         |span: &&Span| !span.parent.is_empty() && !known.contains(&(span.trace.as_str(), span.parent.as_str()));
@@ -123,7 +142,7 @@ fn a_write_is_one_trace_from_its_user_to_every_region_and_no_span_is_lost_at_the
     assert!(lost_link.is_none(), "a link to nowhere: {lost_link:?}");
 
     let mut traces: BTreeMap<&str, Vec<&Span>> = BTreeMap::new();
-    for span in &spans {
+    for span in spans {
         traces.entry(&span.trace).or_default().push(span);
     }
     let has = |trace: &[&Span], name: &str| trace.iter().any(|span| span.name == name);
@@ -148,7 +167,10 @@ fn a_write_is_one_trace_from_its_user_to_every_region_and_no_span_is_lost_at_the
 
 #[test]
 fn telemetry_of_regional_isolation_is_silent_about_records() {
-    let cluster = Cluster::up(&["--mode", "regional-isolation"]);
+    let collector = Collector::start();
+    let cluster = Cluster::up_with(tempfile::tempdir().unwrap(), &["--mode", "regional-isolation"], |command| {
+        collector.collect_from(command, Protocol::Grpc);
+    });
     let canary = "a-record-nobody-else-may-know";
     let home = "eu-west-1";
     let path = format!("/v1/records/{home}/{canary}");
@@ -159,14 +181,20 @@ fn telemetry_of_regional_isolation_is_silent_about_records() {
     cluster.send(Method::GET, "us-east-1", &path, None);
     let (status, folder) = cluster.stop_and_keep();
     assert!(status.success());
-    let lines = lines(&folder.path().join("data"));
-    assert!(lines.iter().any(|line| line.contains("/v1/records/{home}/{id}")), "the requests themselves are traced");
-    let told = lines.iter().find(|line| line.contains("nobody-else-may-know"));
-    assert!(told.is_none(), "{told:?}");
-    let spans = spans(&folder.path().join("data"));
-    let travelled =
-        spans.iter().find(|span| span.name.starts_with("apply at ") || span.name == "send longhaul.replication");
-    assert!(travelled.is_none(), "{travelled:?}");
+    collector.write_to(folder.path());
+    for told in [folder.path().join("data"), folder.path().to_owned()] {
+        let lines = lines(&told);
+        assert!(
+            lines.iter().any(|line| line.contains("/v1/records/{home}/{id}")),
+            "the requests themselves are traced"
+        );
+        let secret = lines.iter().find(|line| line.contains("nobody-else-may-know"));
+        assert!(secret.is_none(), "{secret:?}");
+        let spans = spans(&told);
+        let travelled =
+            spans.iter().find(|span| span.name.starts_with("apply at ") || span.name == "send longhaul.replication");
+        assert!(travelled.is_none(), "{travelled:?}");
+    }
 }
 
 /// The failover's trace in a report's folder has the verdict's figures.

@@ -34,3 +34,25 @@ get() { curl -fsS --max-time 10 "http://127.0.0.1:$1"; }
 send() { # METHOD PORT/PATH JSON
     curl -fsS --max-time 30 -X "$1" -H 'content-type: application/json' -d "$3" "http://127.0.0.1:$2"
 }
+
+# Whether a drill's report says that it proves nothing: the machine was too busy. Only such a run is worth another one.
+proves_nothing() { # REPORT.json
+    grep -q '"verdict": *"invalid"' "$1"
+}
+once_more() { # SAID
+    echo "once more, since the first run proves nothing: $(tail -n 1 "$1")"
+}
+# Counts a drill. An emulated kernel on a busy machine may be too slow for any; that is no fault of what is tested.
+drilled() { # WHAT STATUS REPORT.json SAID
+    if [ "$2" = 0 ]; then
+        pass "$1: $(python3 tests/harness/figures.py "$3")"
+    elif [ -n "${KERNEL_WITH_NETEM:-}" ] && proves_nothing "$3"; then
+        omit "$1" "this machine is too slow or too busy for it: $(tail -n 1 "$4")"
+    else
+        fail "$1" "status $2: $(tail -n 1 "$4")"
+    fi
+}
+# What a returned region has put aside would keep it from becoming primary again.
+discard() { # PORT
+    send POST "$1/v1/regions/us-east-1/divergent" '{"decision": "discard"}' >/dev/null
+}

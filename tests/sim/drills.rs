@@ -1,11 +1,14 @@
 //! Drills in virtual time: the same engine, the same report.
 
-use longhaul_core::plan::{Action, DrillPlan, Step};
+use longhaul_core::plan::{Action, DrillPlan, SHIPPED, Step};
 use longhaul_core::regime::Durability;
 use longhaul_core::report::Verdict;
 use longhaul_core::topology::Topology;
 use longhaul_simulation::distribution::Collection;
 use longhaul_simulation::run_drill;
+
+/// The longest for which a planned transition may hold writes, in milliseconds.
+const PLANNED_PAUSE_MAX_MS: f64 = 2_000.0;
 
 fn topology() -> Topology {
     Topology::shipped("three-continents").unwrap().unwrap()
@@ -22,6 +25,21 @@ fn a_region_is_lost_in_virtual_time_and_the_report_says_so() {
     // The lease must run out and a majority must suspect: an outage is seen, and it ends.
     let slowest = report.rto_ms.values().filter_map(|edge| edge.write).fold(0.0, f64::max);
     assert!((1_000.0..15_000.0).contains(&slowest), "{:?}", report.rto_ms);
+}
+
+#[test]
+fn every_shipped_drill_passes_in_virtual_time() {
+    for (name, _) in SHIPPED {
+        let plan = DrillPlan::shipped(name).unwrap().unwrap();
+        let topology = Topology::shipped(&plan.topology).unwrap().unwrap();
+        let drill = run_drill(&topology, &plan).unwrap();
+        let report = drill.report.unwrap_or_else(|reason| panic!("{name}: {reason}\n{}", drill.timeline.text()));
+        assert_eq!(report.verdict, Verdict::Passed, "{name}: {:?}\n{}", report.reasons, drill.timeline.text());
+        if ["switchover", "mode-tour"].contains(name) {
+            let held = report.write_latency_ms.values().map(|edge| edge.max).fold(0.0, f64::max);
+            assert!((300.0..PLANNED_PAUSE_MAX_MS).contains(&held), "{name}: a write took {held} ms");
+        }
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (87, "a primary read where nobody is the primary ignored its session"),
     (111, "a read of an absent record was held to prove the newest delete"),
     (121, "a primary read where nobody is the primary ignored its session"),
+    (153, "a primary that came back at once with an empty disk was neither replaced nor ever ready to write"),
     (158, "a read of an absent record was held to prove the newest delete"),
     (161, "a home came back from forced isolation without the ids of its operations"),
     (169, "a region that heard late of isolation still served foreign records"),
@@ -22,6 +23,19 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (316, "a delete that found nothing counted as done although an earlier attempt of it was on its way to be lost"),
     (470, "what a region had acknowledged before it lost its disk counted as never received"),
     (479, "a delete was forgotten before every region showed it: a session read the deleted value elsewhere"),
+    (503, "copies were purged after a merge that came to nothing, although their home had lost its disk meanwhile"),
+    (539, "a home that lost its disk before the regime had ever changed numbered its writes again from the start"),
+    (585, "a session was held to have seen a delete that was lost"),
+    (823, "a region whose disk was set back forgot that over a restart, and numbered its next writes twice"),
+    (1544, "a home took absence in the snapshot of a region that had purged its records for deletes"),
+    (1562, "two reads of an absent record were held to prove two deletes"),
+    (
+        1700,
+        "the rows of one home were taken for all that a timeline stands for, by a region that heard late of the merge",
+    ),
+    (1717, "a lost append was held to be unexplained although the list that was built on it lost in a conflict"),
+    (2036, "a home that had not heard of the end of isolation answered sessions that had"),
+    (3066, "what was logged before isolation and shown after it counted as stored in isolation"),
 ];
 
 /// Failing seeds after which no further ones are started.

@@ -1,17 +1,18 @@
 //! A cable between two network namespaces, shaped at both ends.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use longhaul_core::ids::LocationName;
 use longhaul_core::link::{LinkPatch, LinkProfile};
-use longhaul_http::clock::SystemClock;
+use longhaul_http::clock::{Clock, SystemClock};
 use longhaul_http::net::{BoxIo, Listener, Net, NetFuture};
 use longhaul_netem::conformance::{Bench, Direction, Finding, LinkDriver};
 use longhaul_netem::plan::Destination;
@@ -176,6 +177,45 @@ impl LinkDriver for KernelDriver {
     fn acts_on_packets(&self) -> bool {
         true
     }
+
+    fn beside(&self, there_ms: f64, back_ms: f64) -> BoxFuture<'_, Vec<f64>> {
+        let delays = [there_ms, back_ms].map(|ms| Duration::from_secs_f64(ms / 1000.0));
+        Box::pin(async move {
+            let trials = tokio::task::spawn_blocking(move || without_a_link(delays)).await;
+            trials.expect("it does not panic").expect("loopback is there")
+        })
+    }
+}
+
+/// What an exchange over loopback takes beyond two sleeps, one at each end, milliseconds.
+#[expect(clippy::disallowed_methods, reason = "how late the machine wakes a sleeper is what is measured")]
+fn without_a_link(delays: [Duration; 2]) -> io::Result<Vec<f64>> {
+    const TRIALS: usize = 24;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let mut near = std::net::TcpStream::connect(listener.local_addr()?)?;
+    let (mut far, _) = listener.accept()?;
+    let echo = std::thread::spawn(move || -> io::Result<()> {
+        let mut byte = [0];
+        for _ in 0..TRIALS {
+            far.read_exact(&mut byte)?;
+            std::thread::sleep(delays[0]);
+            far.write_all(&byte)?;
+        }
+        Ok(())
+    });
+    let clock = SystemClock::default();
+    let declared = delays.iter().sum::<Duration>();
+    let mut trials = Vec::with_capacity(TRIALS);
+    for _ in 0..TRIALS {
+        let start_ns = clock.boot_ns();
+        near.write_all(&[1])?;
+        near.read_exact(&mut [0])?;
+        std::thread::sleep(delays[1]);
+        let took = Duration::from_nanos(clock.boot_ns() - start_ns);
+        trials.push(took.saturating_sub(declared).as_secs_f64() * 1e3);
+    }
+    echo.join().expect("it does not panic")?;
+    Ok(trials)
 }
 
 pub(crate) async fn run(there_ms: f64, back_ms: f64, case: impl AsyncFnOnce(&mut Bench) -> Finding) {

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use longhaul_core::link::{JitterDistribution, LinkPatch};
-use longhaul_netem::conformance::{Bench, Direction, Finding};
+use longhaul_netem::conformance::{Bench, Direction, Finding, middle_and_deviation};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::bench::run;
@@ -53,10 +53,7 @@ async fn correlation(bench: &mut Bench) -> Finding {
     let figures = round_trips(bench, 120).await?;
     bench.driver.heal().await?;
     let alike = likeness(&figures);
-    let mut sorted = figures;
-    sorted.sort_by(f64::total_cmp);
-    // The quartiles of a normal distribution are 1.349 standard deviations apart.
-    let measured_ms = (sorted[90] - sorted[30]) / 1.349;
+    let (_, measured_ms) = middle_and_deviation(figures);
     let line = format!("deviation {measured_ms:.1} of {deviation_ms:.1} ms; neighbours alike by {alike:.2} of 0.90");
     if (measured_ms / deviation_ms - 1.0).abs() < 0.5 { Ok(line) } else { Err(line) }
 }

@@ -10,11 +10,13 @@
 mod api;
 mod body;
 mod config;
+mod divergent;
 mod drill;
 mod events;
 mod faults;
 mod ids;
 mod jaeger;
+mod known;
 mod links;
 mod metrics;
 mod regime;

@@ -18,7 +18,8 @@ use crate::regions::problem;
 use crate::state::Control;
 
 impl Control {
-    /// The regime with the highest epoch that any region has adopted, and what each has adopted.
+    /// The regime with the highest epoch that any region is known to have adopted, and what each has adopted that
+    /// answers now.
     pub(crate) async fn regime(&self) -> Result<(Regime, BTreeMap<String, u64>), Problem> {
         let mut adopted = BTreeMap::new();
         let mut highest: Option<Regime> = None;
@@ -35,7 +36,9 @@ impl Control {
             }
         }
         let nobody = || Problem::new(ErrorCode::NoRegion, format!("no region tells the regime: {}", silent.join("; ")));
-        Ok((highest.ok_or_else(nobody)?, adopted))
+        let newest =
+            self.known.learn(highest.ok_or_else(nobody)?, adopted.len() == self.config.topology.regions().count());
+        Ok((newest, adopted))
     }
 
     /// The regime, for people.

@@ -1,10 +1,9 @@
 //! What control holds, and its life: created, watching, serving, closed.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::Router;
-use longhaul_core::regime::Regime;
 use longhaul_http::client::HttpClient;
 use longhaul_http::clock::SharedClock;
 use longhaul_http::net::Listener;
@@ -18,6 +17,7 @@ use crate::drill::DrillBook;
 use crate::events::EventLog;
 use crate::faults::FaultBook;
 use crate::ids::Ids;
+use crate::known::KnownRegime;
 use crate::world::World;
 use crate::{api, watch};
 
@@ -31,8 +31,7 @@ pub struct Control {
     pub(crate) faults: FaultBook,
     pub(crate) drills: DrillBook,
     pub(crate) ids: Ids,
-    /// The newest regime that the watch has seen.
-    pub(crate) known: Mutex<Option<Regime>>,
+    pub(crate) known: KnownRegime,
     pub(crate) traces: TraceIds,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -47,7 +46,7 @@ impl Control {
             events: EventLog::new(deps.clock.clone()),
             faults: FaultBook::default(),
             drills: DrillBook::default(),
-            known: Mutex::default(),
+            known: KnownRegime::default(),
             ids: Ids::new(config.seed, deps.clock.boot_ns()),
             traces: TraceIds::new(config.seed ^ deps.clock.boot_ns()),
             clock: deps.clock,

@@ -1,7 +1,7 @@
 //! The watch: looks at every region again and again, and turns what changed into events.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use longhaul_core::limits::WATCH_INTERVAL;
 use longhaul_core::regime::Regime;
@@ -55,7 +55,7 @@ pub(crate) async fn watch(control: Arc<Control>) {
             && let Some(text) = seen.regime(&RegimeView::new(&regime, &control.config.topology))
         {
             control.events.record(EventKind::Regime, None, text);
-            *control.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(regime);
+            control.known.learn(regime, false);
             seen.looks = CHANGE_LOOKS;
         }
         if seen.looks > 0 {

@@ -22,6 +22,7 @@ pub mod merge;
 pub mod mutants;
 pub mod operation;
 pub mod plan;
+pub mod quarantine;
 pub mod record;
 pub mod regime;
 pub mod register;

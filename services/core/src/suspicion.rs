@@ -16,8 +16,9 @@ use crate::regime::{Mode, Regime};
 pub struct SuspicionReport {
     /// The regime that it has adopted.
     pub epoch: Epoch,
-    /// The members that it has not heard for [`limits::SUSPECT_AFTER`], and the primary if that one says of itself that it
-    /// hears no majority.
+    /// The members that it has not heard for [`limits::SUSPECT_AFTER`]; the primary if that one says of itself that it
+    /// hears no majority, or names itself here; itself if it is the primary and its log was set back, so that it will
+    /// never write again as what it is.
     pub suspects: BTreeSet<RegionId>,
 }
 
@@ -69,6 +70,7 @@ pub struct Detector {
     /// Since when another region has been trying to fail over from this epoch.
     attempted_since: Option<(Epoch, u64)>,
     failovers: Vec<u64>,
+    set_back: bool,
     suspect_after_ns: u64,
     dwell_ns: u64,
 }
@@ -84,6 +86,7 @@ impl Detector {
             majority_since: None,
             attempted_since: None,
             failovers: Vec::new(),
+            set_back: false,
             suspect_after_ns: nanos(limits::SUSPECT_AFTER),
             dwell_ns: nanos(limits::FAILOVER_DWELL),
         }
@@ -112,6 +115,12 @@ impl Detector {
         }
     }
 
+    /// Whether this region has found that its own log was set back (an empty or an older disk). A primary of which that
+    /// is true has to be replaced, although everybody hears it: only then can it join again under a new incarnation.
+    pub fn set_back(&mut self, set_back: bool) {
+        self.set_back = set_back;
+    }
+
     /// A regime was adopted that came from a failover: it starts the dwell.
     pub fn failed_over(&mut self, now_boot_ns: u64) {
         self.failovers.push(now_boot_ns);
@@ -130,22 +139,26 @@ impl Detector {
     pub fn report(&self, regime: &Regime, now_boot_ns: u64) -> SuspicionReport {
         let mut suspects: BTreeSet<RegionId> =
             regime.participants().filter(|region| self.suspects(*region, now_boot_ns)).collect();
-        suspects.extend(regime.primary.filter(|primary| self.is_deaf(regime, *primary, now_boot_ns)));
+        suspects.extend(regime.primary.filter(|primary| {
+            (*primary == self.me && self.set_back) || self.counts_as_down(regime, *primary, now_boot_ns)
+        }));
         SuspicionReport { epoch: regime.epoch, suspects }
     }
 
-    /// Whether a primary that is still heard has been saying for as long as silence takes that it hears no majority.
-    /// Over links that are cut in one direction it can send, but gets no lease: it is down for its users. What it says
-    /// in its first heartbeats after a pause is older than the connection over which it says so.
-    fn is_deaf(&self, regime: &Regime, primary: RegionId, now_boot_ns: u64) -> bool {
+    /// Whether a primary that is still heard is down for its users, by what it says of itself: that its log was set back,
+    /// or for as long as silence takes that it hears no majority. Over links that are cut in one direction it can send,
+    /// but gets no lease. What it says in its first heartbeats after a pause is older than the connection over which it
+    /// says so.
+    fn counts_as_down(&self, regime: &Regime, primary: RegionId, now_boot_ns: u64) -> bool {
         primary != self.me
             && self.reports.get(&primary).is_some_and(|heard| {
                 let lasting = |since: u64| now_boot_ns.saturating_sub(since) >= self.suspect_after_ns;
                 let unheard = |(region, since): &(&RegionId, &u64)| **region != primary && lasting(**since);
                 let unheard = heard.since_ns.iter().filter(unheard).count();
+                let set_back = heard.report.suspects.contains(&primary);
                 self.is_fresh(heard, now_boot_ns)
                     && heard.report.epoch == regime.epoch
-                    && regime.members.len() - unheard < regime.majority()
+                    && (set_back || regime.members.len() - unheard < regime.majority())
             })
     }
 
@@ -166,7 +179,7 @@ impl Detector {
         };
         let accuses = |region: RegionId| {
             if region == self.me {
-                return self.suspects(primary, now_boot_ns) || self.is_deaf(regime, primary, now_boot_ns);
+                return self.suspects(primary, now_boot_ns) || self.counts_as_down(regime, primary, now_boot_ns);
             }
             self.reports.get(&region).is_some_and(|heard| {
                 self.is_fresh(heard, now_boot_ns)
@@ -321,6 +334,23 @@ mod tests {
         detector.heartbeat(RegionId(1), says(&[3]), Duration::ZERO, 3010 * MS);
         detector.heartbeat(RegionId(1), says(&[2, 3]), Duration::ZERO, 3020 * MS);
         assert_eq!(detector.verdict(&regime(), &BTreeMap::new(), 3030 * MS), Verdict::Healthy, "it counts anew");
+    }
+
+    #[test]
+    fn a_primary_whose_log_was_set_back_is_replaced_although_it_hears_everybody() {
+        let mut primary = Detector::new(RegionId(1), 0);
+        assert_eq!(primary.report(&regime(), MS), says(&[]));
+        primary.set_back(true);
+        let said = primary.report(&regime(), MS);
+        assert_eq!(said, says(&[1]));
+        let mut follower = follower(2, 3, &[1], 1000);
+        assert_eq!(follower.verdict(&regime(), &BTreeMap::new(), 1000 * MS), Verdict::Healthy);
+        follower.heartbeat(RegionId(1), said, Duration::ZERO, 1000 * MS);
+        assert!(follower.report(&regime(), 1000 * MS).suspects.contains(&RegionId(1)), "it passes that on");
+        assert_eq!(follower.verdict(&regime(), &BTreeMap::new(), 1000 * MS), Verdict::Propose);
+        let mut later = regime();
+        later.primary = Some(RegionId(3));
+        assert_eq!(primary.report(&later, MS), says(&[]), "whoever is not the primary joins again by itself");
     }
 
     #[test]

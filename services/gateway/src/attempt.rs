@@ -93,11 +93,11 @@ impl Gateway {
                     let sample = exchange.access == Access::Read(Consistency::Eventual);
                     permit.answered(now, sample.then(|| now.duration_since(start)))
                 }
+                // A wait that was short because the user's time was up says nothing about the region, be it for an answer
+                // or for a connection.
+                Err(_) if now.duration_since(start) >= limit && limit < region.attempt_timeout() => return outcome,
                 Err(failed) if failed.code == ErrorCode::UpstreamTimeout => {
-                    // A wait that was short because the user's time was up says nothing about the region.
-                    if limit >= region.attempt_timeout() {
-                        permit.timed_out(now);
-                    }
+                    permit.timed_out(now);
                     return outcome;
                 }
                 Err(_) => permit.broke(now),

@@ -67,6 +67,9 @@ pub fn run_chaos(topology: &Topology, seed: u64) -> Result<ChaosRun, SimulationE
     config.tick = Duration::from_millis(5);
     // A dwell of a minute would leave a second failover untried in a run of half a minute.
     config.timings.failover_dwell_ms = 5_000;
+    if let Some(retained) = schedule.log_retained {
+        config.timings.log_retained = retained;
+    }
     let time = SimTime::default();
     let watch = Arc::new(Watch::new(time.clone()));
     let witness: Arc<dyn Witness> = watch.clone();

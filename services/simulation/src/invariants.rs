@@ -6,21 +6,22 @@
 //! | I2 | logs have no gaps, and one place in a log has one content everywhere | operations of a commit |
 //! | I3 | versions rise strictly along a timeline | operations of a commit |
 //! | I4 | what a region accepts is newer than what it holds | operations of a commit |
-//! | I5 | a record is what some operation made it | records of a commit; equal digests at the end |
+//! | I5 | a record is what some operation made it, and never goes back to an older one | records and removed records of a commit; equal digests at the end |
 //! | I6 | nothing beyond a cut is applied; nothing accepted vanishes | operations of a commit; [`Watch::vanished`] |
 //! | I8 | a follower shows nothing that its primary does not | positions of a commit |
 //! | I9 | promises and epochs never fall | named values of a commit |
 //! | I10 | a tombstone goes only when nothing older can still arrive | removed records of a commit |
+//! | I11 | a region gives an operation one place in its log, however often it is asked for it | operations of a commit |
 //! | I12 | in isolation no foreign row is stored | operations and records of a commit |
 //! | I14 | an epoch has one regime | named values of a commit |
 //!
-//! I7 (acknowledged writes survive as promised) and I11 (what failed has no effect, one place for each operation) are
-//! the oracle's; I13 (every transition ends) is asked of the regions at the end.
+//! I7 (acknowledged writes survive as promised) and the rest of I11 (what failed has no effect, one place for each
+//! operation among all regions) are the oracle's; I13 (every transition ends) is asked of the regions at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use longhaul_core::ids::{Dot, Epoch, RecordKey, RegionId, Timeline};
+use longhaul_core::ids::{Dot, Epoch, OpId, RecordKey, RegionId, Timeline};
 use longhaul_core::operation::{Chain, Operation};
 use longhaul_core::regime::{MemberState, Mode, Regime};
 use longhaul_core::register::Ballot;
@@ -69,6 +70,8 @@ struct State {
     lost_disks: BTreeMap<RegionId, VersionVector>,
     operations: BTreeMap<Dot, Accepted>,
     by_key: BTreeMap<RecordKey, BTreeSet<Dot>>,
+    /// The place that each operation has in the log of the region that accepted it.
+    places: BTreeMap<(Timeline, OpId), u64>,
     quarantined: BTreeSet<Dot>,
     regimes: BTreeMap<Epoch, (u64, Regime)>,
     /// How far each timeline was ever shown by its own region.
@@ -240,11 +243,24 @@ impl State {
             }
         }
         let key = operation.key();
+        // Its own log may also come back to it from others, after its disk was lost.
         if dot.timeline.region == region
+            && !self.operations.contains_key(&dot)
             && let Some(held) = key.as_ref().and_then(|key| shadow.records.get(key))
             && held.version >= version
         {
             broken.push(format!("I4: region {region} accepted {dot} at {version} although it held {}", held.version));
+        }
+        if dot.timeline.region == region && operation.kind.writes() {
+            let place = self.places.entry((dot.timeline, operation.op_id)).or_insert(dot.seq);
+            let first = Dot { timeline: dot.timeline, seq: *place };
+            if *place != dot.seq && !self.quarantined.contains(&first) {
+                broken.push(format!(
+                    "I11: region {region} accepted operation {} at {first} and at {dot}",
+                    operation.op_id
+                ));
+            }
+            *place = dot.seq;
         }
         for text in broken {
             self.violated(text);
@@ -266,23 +282,39 @@ impl State {
 
     fn record(&mut self, region: RegionId, record: &longhaul_core::record::Record) {
         let shadow = self.regions.entry(region).or_default();
-        if isolated(shadow.regime.as_ref()) && record.key.home != region {
+        // What was logged before isolation began may be shown by it, until all of it is purged together.
+        let logged = shadow.positions.get(&record.dot.timeline).is_some_and(|position| position.seq >= record.dot.seq);
+        if isolated(shadow.regime.as_ref()) && record.key.home != region && !logged {
             self.violated(format!("I12: region {region} stores a record of home {} in isolation", record.key.home));
         }
         match self.operations.get(&record.dot) {
             Some(known) if known.version == record.version && known.key.as_ref() == Some(&record.key) => {}
             _ => self.violated(format!("I5: region {region} stores a record that {} did not make", record.dot)),
         }
-        let shadow = self.regions.entry(region).or_default();
         let held = Held { version: record.version, dot: record.dot, tombstone: record.is_tombstone() };
-        shadow.records.insert(record.key.clone(), held);
+        let before = self.regions.entry(region).or_default().records.insert(record.key.clone(), held);
+        if let Some(Held { version, dot, .. }) = before
+            && version > record.version
+            && !self.leaves_with_its_tail(region, dot)
+        {
+            self.violated(format!(
+                "I5: region {region} goes back from {dot} at {version} to {} at {} in a record of home {}",
+                record.dot, record.version, record.key.home
+            ));
+        }
     }
 
     /// I10: a tombstone may go once everything older of its record is everywhere where it belongs. One that leaves with
     /// the tail that made it is not collected: its record is fetched again before the region serves.
     fn removed(&mut self, region: RegionId, key: &RecordKey) {
         let Some(shadow) = self.regions.get_mut(&region) else { return };
-        let Some(Held { version, dot, tombstone: true }) = shadow.records.remove(key) else { return };
+        let Some(held) = shadow.records.remove(key) else { return };
+        if !held.tombstone {
+            self.vanished_from(region, key, &held);
+            return;
+        }
+        let Held { version, dot, .. } = held;
+        let Some(shadow) = self.regions.get(&region) else { return };
         let Some(regime) = shadow.regime.clone().filter(|regime| within_cut(regime, dot)) else { return };
         if regime.mode == Mode::RegionalIsolation || regime.transition.is_some() {
             return;
@@ -312,6 +344,25 @@ impl State {
         if let Some(text) = found {
             self.violated(text);
         }
+    }
+
+    /// I5: a record that was not deleted leaves without a trace only if its delete was collected where a snapshot came
+    /// from, or with the tail that made it.
+    fn vanished_from(&mut self, region: RegionId, key: &RecordKey, held: &Held) {
+        let Held { version, dot, .. } = *held;
+        let replaced = self.by_key.get(key).into_iter().flatten().any(|dot| self.operations[dot].version > version);
+        if !replaced && !self.leaves_with_its_tail(region, dot) {
+            let home = key.home;
+            self.violated(format!(
+                "I5: region {region} drops the newest state of a record of home {home}, {dot} at {version}"
+            ));
+        }
+    }
+
+    /// Whether an operation is no history for a region any more: what it made gives way to what was there before it.
+    fn leaves_with_its_tail(&self, region: RegionId, dot: Dot) -> bool {
+        let regime = self.regions.get(&region).and_then(|shadow| shadow.regime.as_ref());
+        self.quarantined.contains(&dot) || regime.is_some_and(|regime| !within_cut(regime, dot))
     }
 
     fn positions(&mut self, region: RegionId, commit: &Commit) {
@@ -380,9 +431,18 @@ impl Witness for Watch {
         shadow.records.retain(|key, _| key.home == home);
         let held = shadow.positions.clone();
         shadow.positions.retain(|timeline, _| keep_positions.contains(timeline));
+        let regions = &state.regions;
         for (dot, accepted) in &mut state.operations {
-            let ours = accepted.key.as_ref().is_some_and(|key| key.home == home);
-            accepted.settled |= ours && held.get(&dot.timeline).is_some_and(|position| position.seq >= dot.seq);
+            let Some(key) = &accepted.key else { continue };
+            if held.get(&dot.timeline).is_none_or(|position| position.seq < dot.seq) {
+                continue;
+            }
+            // A home that lost its disk has got its records back without the places that their operations had.
+            let at_home = || {
+                let record = regions.get(&key.home).and_then(|shadow| shadow.records.get(key));
+                record.is_some_and(|record| record.version >= accepted.version)
+            };
+            accepted.settled |= key.home == home || at_home();
         }
     }
 

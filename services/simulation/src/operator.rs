@@ -79,6 +79,10 @@ impl Operator {
             this.not_stable().await
         })
         .await?;
+        self.await_within(LIVENESS, "in isolation nothing of other homes is left anywhere", async |this| {
+            this.foreign().await
+        })
+        .await?;
         self.await_within(LIVENESS, "users write through every edge", async |this| this.not_writing().await).await?;
         self.await_within(LIVENESS, "deletes are forgotten: the stability frontier moves", async |this| {
             this.tombstones().await
@@ -215,6 +219,26 @@ impl Operator {
             missing.push(format!("epochs differ: {epochs:?}"));
         }
         missing
+    }
+
+    /// Regions that still hold timelines of others although they are to hold what is theirs alone.
+    async fn foreign(&self) -> Vec<String> {
+        let mut foreign = Vec::new();
+        for (id, region) in self.topology.regions() {
+            let at = address(region.as_str());
+            let regime = self.client.get::<Regime>(&at, REGIME_PATH, ASK).await;
+            let status = self.client.get::<RegionStatus>(&at, STATUS_PATH, ASK).await;
+            match (regime, status) {
+                (Ok(regime), Ok(status)) if regime.mode == Mode::RegionalIsolation => {
+                    let own = format!("{id}.");
+                    let others = status.positions.into_keys().filter(|timeline| !timeline.starts_with(&own));
+                    foreign.extend(others.map(|timeline| format!("{region} holds timeline {timeline}")));
+                }
+                (Ok(_), Ok(_)) => {}
+                (Err(error), _) | (_, Err(error)) => foreign.push(error.to_string()),
+            }
+        }
+        foreign
     }
 
     /// A write through every edge, to a record of its own home.

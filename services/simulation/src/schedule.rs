@@ -114,6 +114,8 @@ pub(crate) struct Schedule {
     pub(crate) primary: RegionId,
     /// What users do.
     pub(crate) workload: Workload,
+    /// Log entries that stay although every region has them; as many as usual if absent.
+    pub(crate) log_retained: Option<u64>,
     /// The faults, by time.
     pub(crate) faults: Vec<Planned>,
     /// When everything heals, milliseconds after the start of the measured run.
@@ -203,9 +205,11 @@ impl Places {
     }
 }
 
-/// Adds to half of the runs what single draws hardly ever bring about, because it takes several things in a row.
-fn story(rng: &mut SmallRng, places: &Places, first: &Start, faults: &mut Vec<Planned>, workload: &mut Workload) {
-    let heal_ms = first.heal_ms;
+/// Adds to six runs of ten what single draws hardly ever bring about, because it takes several things in a row.
+fn story(rng: &mut SmallRng, places: &Places, primary: &str, run: &mut Schedule) {
+    let heal_ms = run.heal_ms;
+    let may_lose_a_disk = !run.loses_a_disk();
+    let Schedule { faults, workload, log_retained, .. } = run;
     let at_ms = rng.random_range(1_000..heal_ms - 6_000);
     let region = places.region(rng);
     let kill_ms = at_ms + rng.random_range(300..1_500);
@@ -233,8 +237,8 @@ fn story(rng: &mut SmallRng, places: &Places, first: &Start, faults: &mut Vec<Pl
         // The primary sleeps through its lease, with writes on the way to its disk or to its followers.
         3 => {
             let until_ms = at_ms + rng.random_range(4_000..6_000);
-            let slow = Fault::SlowDisk { region: first.primary.clone(), flush_ms: 200 };
-            let stopped = Fault::Freeze { host: first.primary.clone() };
+            let slow = Fault::SlowDisk { region: primary.to_owned(), flush_ms: 200 };
+            let stopped = Fault::Freeze { host: primary.to_owned() };
             faults.extend([
                 Planned { at_ms: at_ms - 500, until_ms, fault: slow },
                 Planned { at_ms, until_ms, fault: stopped },
@@ -252,14 +256,23 @@ fn story(rng: &mut SmallRng, places: &Places, first: &Start, faults: &mut Vec<Pl
                 moment(at_ms + 3_000, to(Mode::ActiveActive)),
             ]);
         }
+        // A region comes back with an empty disk, the logs no longer reach back, and the snapshot of one peer is
+        // overtaken by what the other one sends.
+        5 if may_lose_a_disk => {
+            *log_retained = Some(20);
+            let (late, early) = *pick(rng, &[(400, 40), (800, 40), (250, 120)]);
+            let others: Vec<&String> = places.regions.iter().filter(|other| **other != region).collect();
+            let slow = |b: &String, delay_ms| Planned {
+                at_ms,
+                until_ms: heal_ms,
+                fault: Fault::Bad { a: region.clone(), b: b.clone(), delay_ms, jitter_ms: 0, loss_percent: 0 },
+            };
+            faults.extend(others.iter().zip([late, early]).map(|(other, delay_ms)| slow(other, delay_ms)));
+            let until_ms = at_ms + rng.random_range(500..2_500);
+            faults.push(Planned { at_ms, until_ms, fault: Fault::DiskLoss { region: region.clone() } });
+        }
         _ => {}
     }
-}
-
-/// What a story builds on.
-struct Start {
-    primary: String,
-    heal_ms: u64,
 }
 
 impl Schedule {
@@ -289,7 +302,7 @@ impl Schedule {
                 if rng.random_bool(0.3) { rng.random_range(50..1500) } else { rng.random_range(1500..9_000) };
             faults.push(Planned { at_ms, until_ms: (at_ms + length_ms).min(heal_ms), fault });
         }
-        let mut workload = Workload {
+        let workload = Workload {
             rate_per_s: f64::from(rng.random_range(20..60_u32)),
             read_share: 0.4,
             delete_share: 0.1,
@@ -305,10 +318,10 @@ impl Schedule {
             ..Workload::default()
         };
         let name = topology.region_name(primary).map_or_else(|| places.regions[0].clone(), ToString::to_string);
-        let start = Start { primary: name, heal_ms };
-        story(&mut seed::stream(seed, 11), &places, &start, &mut faults, &mut workload);
-        faults.sort_by_key(|planned| planned.at_ms);
-        Self { mode, durability, primary, workload, faults, heal_ms }
+        let mut run = Self { mode, durability, primary, workload, log_retained: None, faults, heal_ms };
+        story(&mut seed::stream(seed, 11), &places, &name, &mut run);
+        run.faults.sort_by_key(|planned| planned.at_ms);
+        run
     }
 
     /// Whether a disk is lost in it.
@@ -340,6 +353,9 @@ impl fmt::Display for Schedule {
             workload.consistency,
             self.heal_ms as f64 / 1e3
         )?;
+        if let Some(kept) = self.log_retained {
+            writeln!(f, "  logs keep the last {kept} entries")?;
+        }
         for Planned { at_ms, until_ms, fault } in &self.faults {
             let at_s = *at_ms as f64 / 1e3;
             if fault.lasts() {

@@ -1,6 +1,6 @@
 //! `/v1/regime`.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -18,7 +18,7 @@ use super::accepted;
 use crate::body::Body;
 use crate::state::Control;
 
-/// The regime with the highest epoch that any region has adopted.
+/// The regime with the highest epoch that any region is known to have adopted.
 #[utoipa::path(get, path = "/v1/regime", tag = "regime",
     responses((status = 200, body = RegimeView), (status = 503, description = "No region answers", body = Problem)))]
 pub(crate) async fn get_regime(State(control): State<Arc<Control>>) -> Result<Json<RegimeView>, Problem> {
@@ -27,8 +27,11 @@ pub(crate) async fn get_regime(State(control): State<Arc<Control>>) -> Result<Js
 
 /// The newest regime that control has seen, as regions tell it.
 pub(crate) async fn known_regime(State(control): State<Arc<Control>>) -> Result<Json<Regime>, Problem> {
-    let known = control.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    known.map(Json).ok_or_else(|| Problem::new(ErrorCode::NotReady, "control has not seen any region yet; try again"))
+    control
+        .known
+        .get()
+        .map(Json)
+        .ok_or_else(|| Problem::new(ErrorCode::NotReady, "control has not seen any region yet; try again"))
 }
 
 /// Asks for another mode, durability or primary: a planned transition while traffic flows. Follow it under

@@ -1,6 +1,5 @@
 //! `/v1/regions`: regions, and what they put aside.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -9,13 +8,10 @@ use http::HeaderMap;
 use longhaul_core::error_code::ErrorCode;
 use longhaul_http::problem::Problem;
 use longhaul_http::wire::control::{DivergentView, RegionView};
-use longhaul_http::wire::status::{
-    QUARANTINE_DECIDE_PATH, QUARANTINE_PATH, QuarantineDecision, QuarantineOutcome, QuarantineView,
-};
+use longhaul_http::wire::status::{QUARANTINE_PATH, QuarantineDecision, QuarantineOutcome};
 use serde::Deserialize;
 
 use crate::body::{Ask, Body};
-use crate::regions::problem;
 use crate::state::Control;
 
 /// Which part of a list.
@@ -69,8 +65,7 @@ pub(crate) async fn get_divergent(
     Path(region): Path<String>,
     Ask(part): Ask<Part>,
 ) -> Result<Json<DivergentView>, Problem> {
-    knows_its_tail(&control, &region).await?;
-    let operations: Vec<QuarantineView> = control.ask_region(&region, &part.query(QUARANTINE_PATH)).await?;
+    let operations = control.divergent(&region, &part.query(QUARANTINE_PATH)).await?;
     Ok(Json(DivergentView { region, operations }))
 }
 
@@ -84,45 +79,5 @@ pub(crate) async fn decide_divergent(
     Path(region): Path<String>,
     Body(decision): Body<QuarantineDecision>,
 ) -> Result<Json<QuarantineOutcome>, Problem> {
-    if !matches!(decision.decision.as_str(), "merge" | "discard") {
-        let detail = format!("decision {:?} is not one of merge, discard", decision.decision);
-        return Err(Problem::new(ErrorCode::BadRequest, detail));
-    }
-    knows_its_tail(&control, &region).await?;
-    let told = control.tell_region(&region, QUARANTINE_DECIDE_PATH, &decision, HeaderMap::new()).await;
-    told.map(Json).map_err(|error| problem(&region, &error))
-}
-
-/// A region that has just returned does not know at once where its history was cut. Until it does, "nothing is
-/// quarantined" would be no answer, and a decision on everything would decide on nothing.
-async fn knows_its_tail(control: &Control, region: &str) -> Result<(), Problem> {
-    control.region_address(region)?;
-    let (regime, adopted) = control.regime().await?;
-    up_to_date(region, regime.epoch.0, &adopted)
-}
-
-/// Whether a region has adopted the highest epoch that is known. Who does not tell its own passes: it says why in the
-/// answer to the next question.
-fn up_to_date(region: &str, highest: u64, adopted: &BTreeMap<String, u64>) -> Result<(), Problem> {
-    let Some(epoch) = adopted.get(region).filter(|epoch| **epoch < highest) else { return Ok(()) };
-    let detail = format!(
-        "region {region} is at epoch {epoch} of {highest}: it does not know yet what history has cut off; \
-         ask again in a moment"
-    );
-    Err(Problem::new(ErrorCode::NotReady, detail))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nobody_decides_about_a_tail_that_its_region_does_not_know_yet() {
-        let adopted = BTreeMap::from([("a".to_owned(), 3), ("b".to_owned(), 4)]);
-        let problem = up_to_date("a", 4, &adopted).unwrap_err();
-        assert_eq!(problem.code, ErrorCode::NotReady);
-        assert!(problem.detail.contains("region a is at epoch 3 of 4"), "{}", problem.detail);
-        up_to_date("b", 4, &adopted).unwrap();
-        up_to_date("c", 4, &adopted).unwrap();
-    }
+    control.decide_divergent(&region, &decision, HeaderMap::new()).await.map(Json)
 }

@@ -15,6 +15,7 @@ pub(crate) const fn kind(action: &Action) -> &'static str {
         Action::Link { .. } => "link",
         Action::HealLinks => "heal-links",
         Action::ClockSkew { .. } => "clock-skew",
+        Action::Decide { .. } => "decide",
         Action::Switchover { .. } => "switchover",
         Action::Failover { .. } => "failover",
         Action::Switch { .. } => "switch",
@@ -29,6 +30,7 @@ pub(crate) const fn heals(action: &Action) -> bool {
             | Action::Restart { .. }
             | Action::Resume { .. }
             | Action::HealLinks
+            | Action::Decide { .. }
             | Action::ClockSkew { offset_ms: 0, .. }
     )
 }
@@ -41,9 +43,10 @@ pub(crate) const fn changes_regime(action: &Action) -> bool {
 /// The location that it strikes, if it is one.
 pub(crate) fn place(action: &Action) -> Option<&str> {
     match action {
-        Action::RegionLoss { region } | Action::RegionReturn { region } | Action::ClockSkew { region, .. } => {
-            Some(region)
-        }
+        Action::RegionLoss { region }
+        | Action::RegionReturn { region }
+        | Action::ClockSkew { region, .. }
+        | Action::Decide { region, .. } => Some(region),
         Action::Kill { target } | Action::Restart { target } | Action::Pause { target } | Action::Resume { target } => {
             Some(target)
         }
@@ -66,6 +69,7 @@ pub(crate) fn describe(action: &Action) -> String {
         }
         Action::HealLinks => "every link is as declared again".to_owned(),
         Action::ClockSkew { region, offset_ms } => format!("the clock of {region} is off by {offset_ms} ms"),
+        Action::Decide { region, decision } => format!("{region} is to {decision} what it has quarantined"),
         Action::Switchover { to } => format!("planned switchover to {to}"),
         Action::Failover { to: Some(to), .. } => format!("failover to {to} by command"),
         Action::Failover { to: None, .. } => "failover by command".to_owned(),
@@ -114,6 +118,8 @@ fn patch(patch: &LinkPatch) -> String {
 
 #[cfg(test)]
 mod tests {
+    use longhaul_core::quarantine::Decision;
+
     use super::*;
 
     #[test]
@@ -122,6 +128,7 @@ mod tests {
             Action::RegionLoss { region: "a".into() },
             Action::HealLinks,
             Action::ClockSkew { region: "a".into(), offset_ms: 3 },
+            Action::Decide { region: "a".into(), decision: Decision::Discard },
             Action::Failover { to: None, allow_data_loss: false },
         ];
         for action in actions {

@@ -7,12 +7,13 @@ use longhaul_core::error_code::ErrorCode;
 use longhaul_core::limits::{CONTROL_DEADLINE, TRANSITION_DEADLINE};
 use longhaul_core::link::{LinkPatch, LinkState};
 use longhaul_core::plan::Action;
+use longhaul_core::quarantine::Decision;
 use longhaul_http::problem::Problem;
 use longhaul_http::wire::control::{EventKind, FailoverCommand, RegimeChange};
 use longhaul_http::wire::faults::{FaultState, FaultView, Healed};
 use longhaul_http::wire::links::LinkView;
 use longhaul_http::wire::regime::{ChangeState, ChangeStatus};
-use longhaul_http::wire::status::{CLOCK_PATH, ClockSkew, RegionStatus, STATUS_PATH};
+use longhaul_http::wire::status::{CLOCK_PATH, ClockSkew, QuarantineDecision, RegionStatus, STATUS_PATH};
 
 use super::{Roles, changes_regime, describe, heals, place};
 use crate::regions::problem;
@@ -154,6 +155,10 @@ impl Control {
                 let told = self.tell_region::<_, serde_json::Value>(region, CLOCK_PATH, &skew, trace).await;
                 told.map_err(|error| problem(region, &error))?;
             }
+            Action::Decide { region, decision } => {
+                let decision = QuarantineDecision { decision: *decision, dots: Vec::new() };
+                self.decide_divergent(region, &decision, trace).await?;
+            }
             Action::Switchover { to } => {
                 let change = RegimeChange { primary: Some(to.clone()), ..RegimeChange::default() };
                 return self.change_regime(&change, trace).await.map(|started| started.map(|started| started.id));
@@ -231,9 +236,17 @@ impl Control {
                 Ok(())
             }
             Action::HealLinks => Ok(()),
+            Action::Decide { region, decision } => {
+                let status = self.status_of(region).await?;
+                // What was overwritten since is not merged, and stays open.
+                if *decision == Decision::Merge || status.quarantine_open == 0 {
+                    Ok(())
+                } else {
+                    Err(format!("{region} says that {} operations are undecided", status.quarantine_open))
+                }
+            }
             Action::ClockSkew { region, offset_ms } => {
-                let status: RegionStatus =
-                    self.ask_region(region, STATUS_PATH).await.map_err(|problem| problem.detail)?;
+                let status = self.status_of(region).await?;
                 if status.clock_skew_ms == *offset_ms {
                     Ok(())
                 } else {
@@ -245,6 +258,10 @@ impl Control {
                 None => Ok(()),
             },
         }
+    }
+
+    async fn status_of(&self, region: &str) -> Result<RegionStatus, String> {
+        self.ask_region(region, STATUS_PATH).await.map_err(|problem| problem.detail)
     }
 
     fn gone(&self, target: &str) -> Result<(), String> {

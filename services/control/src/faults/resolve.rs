@@ -83,6 +83,7 @@ impl<'a> Roles<'a> {
             Action::ClockSkew { region, offset_ms } => {
                 Action::ClockSkew { region: self.region(region)?, offset_ms: *offset_ms }
             }
+            Action::Decide { region, decision } => Action::Decide { region: self.region(region)?, decision: *decision },
             Action::Switchover { to } => Action::Switchover { to: self.region(to)? },
             Action::Failover { to, allow_data_loss } => Action::Failover {
                 to: to.as_deref().map(|to| self.region(to)).transpose()?,

@@ -6,6 +6,7 @@ mod validate;
 
 use serde::{Deserialize, Serialize};
 
+use crate::quarantine::Decision;
 use crate::regime::{Durability, Mode};
 
 pub use parse::PlanError;
@@ -181,6 +182,13 @@ pub enum Action {
         region: String,
         /// Offset, milliseconds (negative is behind).
         offset_ms: i64,
+    },
+    /// Decide on what a region has quarantined; until then it cannot become primary again.
+    Decide {
+        /// Which region.
+        region: String,
+        /// What becomes of it.
+        decision: Decision,
     },
     /// Planned switchover of the primary.
     Switchover {

@@ -281,6 +281,7 @@ impl<'a> Judge<'a> {
                     " milliseconds",
                 )
             }
+            Action::Decide { region, .. } => self.region(&at("region"), region, true),
             Action::Switchover { to } => {
                 self.region(&at("to"), to, true)?;
                 if to == "primary" {

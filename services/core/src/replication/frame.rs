@@ -80,6 +80,27 @@ impl Batch {
     pub fn credit_bytes(&self) -> u64 {
         self.operations.iter().map(|operation| operation.wire_bytes() as u64).sum()
     }
+
+    /// Takes up the batch that arrived behind this one, so that one commit makes both durable. Gives it back if it is
+    /// not the continuation: another timeline or epoch, a gap, or more than [`BATCH_OPERATIONS_MAX`] in sum.
+    ///
+    /// # Errors
+    ///
+    /// The batch that was not taken.
+    pub fn join(&mut self, next: Self) -> Result<(), Self> {
+        let continues = match (self.operations.last(), next.operations.first()) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(last), Some(first)) => last.dot.seq + 1 == first.dot.seq,
+        };
+        let same = self.timeline == next.timeline && self.epoch == next.epoch;
+        if !same || !continues || self.operations.len() + next.operations.len() > BATCH_OPERATIONS_MAX {
+            return Err(next);
+        }
+        self.operations.extend(next.operations);
+        self.visible = self.visible.max(next.visible);
+        Ok(())
+    }
 }
 
 /// A sign of life, sent every `HEARTBEAT_INTERVAL` in both directions.
@@ -328,6 +349,30 @@ mod tests {
     use super::*;
     use crate::regime::Mode;
     use crate::replication::fixture::{log, position, regime};
+
+    #[test]
+    fn a_batch_takes_up_its_continuation_and_nothing_else() {
+        let timeline = Timeline::new(1, 1);
+        let operations = log(timeline, 6, 0);
+        let batch = |from: usize, to: usize, visible| Batch {
+            epoch: Epoch(1),
+            timeline,
+            operations: operations[from..to].to_vec(),
+            visible,
+        };
+        let mut whole = batch(0, 2, 1);
+        whole.join(batch(2, 4, 3)).unwrap();
+        whole.join(batch(0, 0, 4)).unwrap();
+        assert_eq!(whole, batch(0, 4, 4));
+        let elsewhere = Batch { timeline: Timeline::new(2, 1), ..batch(4, 6, 4) };
+        let later = Batch { epoch: Epoch(2), ..batch(4, 6, 4) };
+        for other in [elsewhere, later, batch(5, 6, 4), batch(3, 4, 4)] {
+            assert_eq!(whole.join(other.clone()), Err(other));
+        }
+        assert_eq!(batch(0, 0, 1).join(batch(0, 2, 1)), Err(batch(0, 2, 1)), "nobody knows what it continues");
+        let mut full = Batch { operations: vec![operations[0].clone(); BATCH_OPERATIONS_MAX], ..batch(0, 0, 1) };
+        assert_eq!(full.join(batch(1, 2, 1)), Err(batch(1, 2, 1)), "a frame's bound holds");
+    }
 
     fn frames() -> Vec<Frame> {
         let timeline = Timeline::new(1, 1);

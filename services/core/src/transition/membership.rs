@@ -44,9 +44,10 @@ pub fn reassert(current: &Regime, promised: Epoch, author: &Author) -> Regime {
 }
 
 /// A region that lost its disk or was restored from a backup: it joins under a new incarnation, and its old timeline is
-/// sealed at what the others have of it. It is no candidate, and its acknowledgements do not count, until
-/// [`activate_member`]. `None` for a primary (fail over first) and for strangers. If the region is in the in-sync set, only
-/// the primary may propose this ([`crate::register::check_successor`]).
+/// sealed at what the others have of it. If that is anything in isolation (a switch out of it has just been given up),
+/// its home is frozen, so that they keep it until it is back where it belongs. It is no candidate, and its
+/// acknowledgements do not count, until [`activate_member`]. `None` for a primary (fail over first) and for strangers. If
+/// the region is in the in-sync set, only the primary may propose this ([`crate::register::check_successor`]).
 pub fn rejoin_member(current: &Regime, region: RegionId, known: &VersionVector, author: &Author) -> Option<Regime> {
     let timeline = current.timeline_of(region).filter(|_| !current.is_primary(region))?;
     let mut next = successor(current, ChangeKind::Membership, author);
@@ -57,6 +58,9 @@ pub fn rejoin_member(current: &Regime, region: RegionId, known: &VersionVector, 
     member.incarnation = member.incarnation.next();
     member.state = MemberState::Joining;
     next.in_sync.remove(&region);
+    if current.mode == Mode::RegionalIsolation && known.get(timeline) > 0 {
+        next.frozen_homes.insert(region);
+    }
     Some(next)
 }
 

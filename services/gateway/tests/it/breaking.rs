@@ -1,5 +1,6 @@
 //! What keeps trouble from spreading: budget, breaker, hedge, shedding.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -12,7 +13,7 @@ use longhaul_http::wire::gateway::{BreakerState, DEADLINE_MS};
 use longhaul_http::wire::records::ATTEMPTS;
 use tokio::time::Instant;
 
-use crate::fake::{Edge, Reply, regime};
+use crate::fake::{Edge, Reply, StallingNet, regime};
 
 #[tokio::test]
 async fn retries_end_with_the_budget() {
@@ -51,6 +52,32 @@ async fn a_breaker_opens_after_failures_and_one_trial_closes_it() {
     assert!(opened.elapsed() + Duration::from_millis(100) >= OPEN_MIN);
     edge.regions[0].otherwise(Reply::Ok);
     assert_eq!(edge.put("region-1").await.status(), 200);
+    assert_eq!(edge.status().await.regions[0].breaker, BreakerState::Closed);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn users_whose_time_is_up_before_a_connection_is_open_say_nothing_about_the_region() {
+    let net = Arc::new(StallingNet::default());
+    let edge = Edge::start_over(net.clone(), regime(1, Mode::ActivePassive, Some(1)), |config| {
+        config.retries = Retries { burst: 0.0, per_request: 0.0 };
+    })
+    .await;
+    edge.regions[0].otherwise(Reply::Gate);
+    let patient = edge.put("region-1");
+    let hurried = async {
+        edge.regions[0].saw(1).await;
+        net.stall(true);
+        let short = [(DEADLINE_MS, "50")];
+        let answers = join_all((0..8).map(|_| edge.ask(Method::PUT, "region-1", &short))).await;
+        net.stall(false);
+        edge.regions[0].open_gate();
+        answers
+    };
+    let (patient, hurried) = tokio::join!(patient, hurried);
+    let unconnected = hurried.iter().filter(|answer| answer.code() == ErrorCode::NoRegion).count();
+    assert!(unconnected >= 5, "only {unconnected} of 8 wanted a connection");
+    assert_eq!(patient.status(), 200, "the region was taken for dead");
     assert_eq!(edge.status().await.regions[0].breaker, BreakerState::Closed);
     edge.stop().await;
 }

@@ -1,6 +1,7 @@
 //! A region whose answers are scripted, and a gateway in front of three of them.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use longhaul_gateway::config::{GatewayConfig, Hedging, RegionTarget, Retries, St
 use longhaul_gateway::{GatewayDeps, run};
 use longhaul_http::client::HttpClient;
 use longhaul_http::clock::SystemClock;
-use longhaul_http::net::{Net, TokioNet};
+use longhaul_http::net::{BoxIo, Listener, Net, NetFuture, SharedNet, TokioNet};
 use longhaul_http::problem::Problem;
 use longhaul_http::serve::serve;
 use longhaul_http::watch;
@@ -45,6 +46,29 @@ pub(crate) enum Reply {
     Break,
     /// Nothing, until the test opens the region's gate; then 200.
     Gate,
+}
+
+/// A network on which new connections can be made to take for ever.
+#[derive(Default)]
+pub(crate) struct StallingNet(AtomicBool);
+
+impl StallingNet {
+    pub(crate) fn stall(&self, stalled: bool) {
+        self.0.store(stalled, Ordering::Relaxed);
+    }
+}
+
+impl Net for StallingNet {
+    fn connect<'a>(&'a self, address: &'a str) -> NetFuture<'a, BoxIo> {
+        if self.0.load(Ordering::Relaxed) {
+            return Box::pin(std::future::pending());
+        }
+        TokioNet.connect(address)
+    }
+
+    fn bind<'a>(&'a self, address: &'a str) -> NetFuture<'a, Listener> {
+        TokioNet.bind(address)
+    }
 }
 
 /// A request that a region saw.
@@ -193,6 +217,11 @@ impl Edge {
     }
 
     pub(crate) async fn start_with(regime: Regime, change: impl FnOnce(&mut GatewayConfig)) -> Self {
+        Self::start_over(Arc::new(TokioNet), regime, change).await
+    }
+
+    /// The same with a network of the test's own between the gateway and the regions.
+    pub(crate) async fn start_over(net: SharedNet, regime: Regime, change: impl FnOnce(&mut GatewayConfig)) -> Self {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let regions = [
             FakeRegion::start(1, regime.clone(), &tasks).await,
@@ -224,7 +253,7 @@ impl Edge {
             concurrency: 512,
         };
         change(&mut config);
-        let deps = GatewayDeps { net: Arc::new(TokioNet), clock: Arc::new(SystemClock::default()) };
+        let deps = GatewayDeps { net, clock: Arc::new(SystemClock::default()) };
         let ended = stop.clone();
         tasks.spawn(async move { run(deps, config, listener, ended).await.unwrap() });
         let edge = Self { regions, address, client: HttpClient::new(Arc::new(TokioNet)), stop, tasks };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use longhaul_core::quarantine::Decision;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -144,8 +145,8 @@ pub struct QuarantineView {
 /// What to do with quarantined operations.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QuarantineDecision {
-    /// `merge` (write again what nobody has overwritten, as new operations) or `discard`.
-    pub decision: String,
+    /// What is to become of them.
+    pub decision: Decision,
     /// Which, by dot; all open ones if empty.
     #[serde(default)]
     pub dots: Vec<String>,

@@ -11,6 +11,7 @@ use longhaul_core::error_code::ErrorCode;
 use longhaul_core::ids::{Dot, OpId, RecordKey};
 use longhaul_core::limits::REQUEST_DEADLINE;
 use longhaul_core::operation::OperationKind;
+use longhaul_core::quarantine::Decision;
 use longhaul_core::record::Record;
 use longhaul_core::vector::VersionVector;
 use longhaul_http::problem::Problem;
@@ -22,7 +23,7 @@ use super::problems::{problem, write_problem};
 use crate::replicator::authorize;
 use crate::state::Region;
 use crate::store::{QuarantineReason, QuarantineRow, QuarantineState, StoreError};
-use crate::writer::{Condition, Decision, WriteError, WriteRequest};
+use crate::writer::{Condition, WriteError, WriteRequest};
 
 /// Where a region that may not write asks the one that may.
 const MERGE_PATH: &str = "/internal/v1/merge";
@@ -115,24 +116,20 @@ pub(super) async fn decide(
     let open = open_rows(&region, &wanted).await.map_err(|error| store_problem(&region, &error))?;
     let gone = |error: crate::writer::WriterGone| problem(&region, ErrorCode::ShuttingDown, error.to_string(), None);
     let mut outcome = QuarantineOutcome::default();
-    match request.decision.as_str() {
-        "discard" => {
+    match request.decision {
+        Decision::Discard => {
             let dots = open.iter().map(|row| row.operation.dot).collect();
-            outcome.discarded = region.writer.decide(dots, Decision::Discarded).await.map_err(gone)?;
+            outcome.discarded = region.writer.decide(dots, Decision::Discard).await.map_err(gone)?;
         }
-        "merge" => {
+        Decision::Merge => {
             for (key, operations) in by_record(open) {
                 let dots: Vec<Dot> = operations.iter().map(|lost| lost.merged_from).collect();
                 let merged = merge_record(&region, MergeRequest { key, operations }).await?;
                 let written: Vec<Dot> =
                     dots.iter().zip(&merged).filter(|(_, merged)| **merged).map(|(dot, _)| *dot).collect();
                 outcome.skipped += (dots.len() - written.len()) as u64;
-                outcome.merged += region.writer.decide(written, Decision::Merged).await.map_err(gone)?;
+                outcome.merged += region.writer.decide(written, Decision::Merge).await.map_err(gone)?;
             }
-        }
-        other => {
-            let detail = format!("decision {other:?} is not one of merge, discard");
-            return Err(problem(&region, ErrorCode::BadRequest, detail, None));
         }
     }
     Ok(Json(outcome))

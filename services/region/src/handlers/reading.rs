@@ -35,7 +35,18 @@ pub(crate) fn parse(region: &Region, home: &str, id: &str, headers: &HeaderMap) 
     Ok(Asked { key, consistency: request::consistency(headers)?, token: request::token(region, headers)? })
 }
 
-/// What must be visible here before the session may be answered.
+/// Whether a read has to show what its session has seen. Where no region is the primary, asking for its newest value is
+/// still asking for a session's.
+pub(crate) fn is_of_session(consistency: Consistency, regime: &Regime) -> bool {
+    match consistency {
+        Consistency::Eventual => false,
+        Consistency::Session => true,
+        Consistency::Primary => regime.mode != Mode::ActivePassive,
+    }
+}
+
+/// What must be visible here before the session may be answered. The regime must be no older than the newest one that
+/// the session has met ([`SessionToken::epoch`]): what is needed under that one cannot be told under an older one.
 pub(crate) fn needed(region: &Region, regime: &Regime, token: &SessionToken) -> Result<VersionVector, Bad> {
     if let Some((timeline, cut)) = token.truncated_by(&regime.cuts) {
         let detail = format!(
@@ -71,6 +82,7 @@ pub(crate) fn shown(
     trace: Option<TraceContext>,
 ) -> Response {
     let mut token = clipped(token, &regime.cuts);
+    token.epoch = token.epoch.max(regime.epoch);
     if let Some(record) = &record {
         token.observe(regime.epoch, record.dot, record.version);
     }

@@ -167,15 +167,16 @@ async fn read(
     let refuse = |code, detail: String| problem(region, code, detail, trace);
     let Asked { key, consistency, token } =
         reading::parse(region, home, &id, headers).map_err(|(code, detail)| refuse(code, detail))?;
+    if consistency != Consistency::Eventual
+        && let Some(token) = &token
+    {
+        await_regime(region, token, trace).await?;
+    }
     let regime = region.regime();
     admit(region, &regime, &key, consistency).map_err(|refusal| gate_problem(region, refusal, trace))?;
-    // Where no region is the primary, asking for its newest value is still asking for a session's.
-    let of_session = match consistency {
-        Consistency::Eventual => false,
-        Consistency::Session => true,
-        Consistency::Primary => regime.mode != Mode::ActivePassive,
-    };
-    if of_session && let Some(token) = &token {
+    if reading::is_of_session(consistency, &regime)
+        && let Some(token) = &token
+    {
         catch_up(region, &regime, token, trace).await?;
     }
     let record = find(region, &key, trace).await.map_err(|detail| refuse(ErrorCode::StoreFailed, detail))?;
@@ -198,6 +199,18 @@ fn admit(
 ) -> Result<(), longhaul_core::gate::GateRefusal> {
     read_gate(regime, region.id(), key.home, consistency)?;
     if region.is_ready() { Ok(()) } else { Err(longhaul_core::gate::GateRefusal::NotReady) }
+}
+
+/// Waits until this region has adopted every regime that the client has met. A home that does not know yet that it is no
+/// longer alone would miss what others have written of its records.
+async fn await_regime(region: &Region, token: &SessionToken, trace: Option<TraceContext>) -> Result<(), Problem> {
+    if region.regime().epoch >= token.epoch {
+        return Ok(());
+    }
+    let wait = Duration::from_millis(region.config.timings.session_wait_ms);
+    let mut regimes = region.watch_regime();
+    let adopted = tokio::time::timeout(wait, regimes.wait_for(|regime| regime.epoch >= token.epoch)).await;
+    if matches!(adopted, Ok(Ok(_))) { Ok(()) } else { Err(reading::behind(region, wait, trace)) }
 }
 
 /// Waits until this region shows everything that the client has seen.

@@ -56,11 +56,17 @@ impl Instance {
             let asked_ns = self.clock.boot_ns();
             if let Err(error) = hold.renew().await {
                 tenure.end();
+                self.unavailable(&error);
                 lost.cancel();
                 return Err(error);
             }
             tenure.renew(asked_ns.saturating_add(HOLD_USABLE.as_nanos() as u64));
         }
+    }
+
+    /// Tells users from now on why they are refused.
+    pub(super) fn unavailable(&self, reason: &impl ToString) {
+        self.front.show(down::router(self.config.name(), &reason.to_string()));
     }
 
     async fn run_term(&self, term: i64, tenure: &Arc<Tenure>, lost: &CancellationToken) -> Result<(), RunError> {
@@ -74,7 +80,9 @@ impl Instance {
             &self.stop,
         );
         let mut running: Running = starting.await?;
-        self.front.show(running.router.clone());
+        if !lost.is_cancelled() {
+            self.front.show(running.router.clone());
+        }
         let failed = tokio::select! {
             biased;
             () = lost.cancelled() => Ok(()),
@@ -82,7 +90,9 @@ impl Instance {
             () = self.drained.cancelled() => return running.finish().await,
         };
         tenure.end();
-        self.front.show(down::router(self.config.name(), "the store is being opened again after a failure"));
+        if let Err(error) = &failed {
+            self.unavailable(error);
+        }
         running.abandon().await;
         failed
     }

@@ -137,7 +137,7 @@ impl Instance {
                     if said != reason {
                         tracing::warn!(reason, "this instance serves nothing until its store can be used again");
                     }
-                    self.front.show(down::router(self.config.name(), &reason));
+                    self.unavailable(&reason);
                     said = reason;
                 }
                 Err(error) => return Err(error),

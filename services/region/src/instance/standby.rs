@@ -185,12 +185,10 @@ async fn read(
         }
         read_gate(&regime, region.id(), asked.key.home, asked.consistency)
             .map_err(|refusal| gate_problem(region, refusal, trace))?;
-        let needed = match (&asked.token, asked.consistency) {
-            (Some(token), Consistency::Session) => reading::needed(region, &regime, token)
-                .map_err(|(code, detail)| problem(region, code, detail, trace))?,
-            _ => longhaul_core::vector::VersionVector::default(),
-        };
-        if look.visible.dominates(&needed) {
+        let token = asked.token.as_ref().filter(|_| reading::is_of_session(asked.consistency, &regime));
+        let needed = token.map(|token| reading::needed(region, &regime, token)).transpose();
+        let needed = needed.map_err(|(code, detail)| problem(region, code, detail, trace))?.unwrap_or_default();
+        if look.visible.dominates(&needed) && token.is_none_or(|token| token.epoch <= regime.epoch) {
             region.counters.reads.add(1);
             return Ok(Some(reading::shown(region, &regime, look.record, asked.token, headers, trace)));
         }

@@ -12,6 +12,7 @@ use longhaul_core::transition::{purgeable_homes, rollback};
 use uuid::Uuid;
 
 use super::RegimeRole;
+use super::messages::{SEEN_PATH, SeenView};
 use super::participant::SharedRole;
 use crate::writer::GateScope;
 
@@ -37,12 +38,16 @@ pub(super) async fn run(role: SharedRole) {
         () = begin => {}
     }
     let mut rollback_at: Option<(Uuid, tokio::time::Instant)> = None;
+    let (mut obeyed, mut owes_purge) = (None, false);
     loop {
         let regime = regimes.borrow_and_update().clone();
-        tokio::select! {
-            biased;
-            () = region.shutdown.cancelled() => return,
-            () = obey(&role, &regime) => {}
+        if obeyed != Some(regime.epoch) {
+            owes_purge = tokio::select! {
+                biased;
+                () = region.shutdown.cancelled() => return,
+                owes_purge = obey(&role, &regime) => owes_purge,
+            };
+            obeyed = Some(regime.epoch);
         }
         // Once per transition, not per stage: the deadline is that of the whole.
         let under_way = regime.transition.as_ref().map(|transition| transition.id);
@@ -63,6 +68,7 @@ pub(super) async fn run(role: SharedRole) {
                     return;
                 }
             }
+            () = purge(&role, &regime), if owes_purge => owes_purge = false,
             () = overdue => {
                 let again = tokio::time::Instant::now() + ROLLBACK_STAGGER;
                 rollback_at = under_way.map(|id| (id, again));
@@ -98,32 +104,51 @@ async fn confirm(role: &SharedRole) {
     }
 }
 
-async fn obey(role: &RegimeRole, regime: &Regime) {
+/// Does what a newly adopted regime demands, but for the purge: answers whether that is due.
+async fn obey(role: &RegimeRole, regime: &Regime) -> bool {
     let region = &role.region;
     if let Err(error) = role.voting.adopted(regime).await {
         tracing::warn!(%error, "the voter cannot note the regime");
     }
     let stage = regime.transition.as_ref().map(|transition| transition.stage);
     if !matches!(stage, Some(Stage::Draining | Stage::HomeOnly)) && region.writer.gate(GateScope::Open).await.is_err() {
-        return;
+        return false;
     }
     if regime.change.kind == ChangeKind::TransitionDone && regime.mode != Mode::ActivePassive {
         role.changes.witness(regime.change.id, "mode_switch", "activated", regime.change.trace);
     }
-    purge_if_due(role, regime).await;
+    purge_is_due(role, regime)
 }
 
-/// Erases what other homes own, once isolation is in force. Not while a home is frozen: the last copy of its records
-/// may be here.
-async fn purge_if_due(role: &RegimeRole, regime: &Regime) {
-    let generation = regime.dataset_generation;
-    let due = regime.mode == Mode::RegionalIsolation
+/// Whether what other homes own is to be erased: isolation is in force. Not while a home is frozen: the last copy of its
+/// records may be here.
+fn purge_is_due(role: &RegimeRole, regime: &Regime) -> bool {
+    regime.mode == Mode::RegionalIsolation
         && regime.transition.is_none()
-        && role.progress().purged_generation < generation
+        && role.progress().purged_generation < regime.dataset_generation
         && regime.frozen_homes.iter().all(|home| *home == role.region.id())
-        && !purgeable_homes(regime, role.region.id()).is_empty();
-    if !due {
-        return;
+        && !purgeable_homes(regime, role.region.id()).is_empty()
+}
+
+/// Whether every home has all of its timeline that is here. It made it, so it has it, unless it has lost its disk since:
+/// then what is here may be the last copy.
+async fn homes_are_whole(role: &RegimeRole, regime: &Regime) -> bool {
+    let answers = role.peers.ask_all::<SeenView>(SEEN_PATH).await;
+    let mut others = regime.members.keys().filter(|home| **home != role.region.id() && regime.is_active(**home));
+    others.all(|home| {
+        let Some(timeline) = regime.timeline_of(*home) else { return true };
+        let here = role.region.position(timeline).seq;
+        let told = answers.iter().find(|(peer, _)| peer == home).and_then(|(_, answer)| answer.as_ref().ok());
+        here == 0 || told.is_some_and(|seen| seen.applied.get(timeline) >= here)
+    })
+}
+
+/// Erases what other homes own. A switch into isolation has proved before that every home has its records; a switch out
+/// of it that came to nothing has not.
+async fn purge(role: &RegimeRole, regime: &Regime) {
+    let generation = regime.dataset_generation;
+    while regime.change.kind != ChangeKind::TransitionDone && !homes_are_whole(role, regime).await {
+        tokio::time::sleep(RETRY).await;
     }
     if let Err(error) = role.region.writer.purge().await {
         tracing::warn!(%error, "foreign records are not purged");

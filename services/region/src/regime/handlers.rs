@@ -23,8 +23,8 @@ use super::RegimeRole;
 use super::failover::{Command, fail_over};
 use super::messages::{
     ADOPT_PATH, AWAIT_PATH, AwaitRequest, CHAIN_PATH, CLOSE_PATH, COPY_PATH, ChainAnswer, ChainRequest, CloseRequest,
-    LOG_PATH, LogRequest, MERGE_PATH, MergeRequest, POSITION_PATH, PositionAnswer, SEEN_PATH, SeenView, TOP_UP_PATH,
-    TopUpRequest, VOTE_PATH, VOTER_STATE_PATH, VoterStateView,
+    Introduction, LOG_PATH, LogRequest, MERGE_PATH, MergeRequest, POSITION_PATH, PositionAnswer, SEEN_PATH, SeenView,
+    TOP_UP_PATH, TopUpRequest, VOTE_PATH, VOTER_STATE_PATH, VoterStateView,
 };
 use super::participant::PartError;
 use super::transitions::{self, StartError};
@@ -37,7 +37,7 @@ const WAIT_MAX_MS: u64 = 10_000;
 pub(super) fn router() -> Router<Arc<RegimeRole>> {
     Router::new()
         .route(VOTE_PATH, post(vote))
-        .route(VOTER_STATE_PATH, get(voter_state))
+        .route(VOTER_STATE_PATH, get(voter_state).post(introduce))
         .route(ADOPT_PATH, put(adopt))
         .route(POSITION_PATH, get(position))
         .route(CHAIN_PATH, post(chain))
@@ -72,6 +72,11 @@ async fn vote(State(role): Role, Json(request): Json<VoterRequest>) -> Result<Js
 
 async fn voter_state(State(role): Role) -> Json<VoterStateView> {
     Json(role.voting.view().await)
+}
+
+async fn introduce(State(role): Role, Json(introduction): Json<Introduction>) -> Result<Json<VoterStateView>, Problem> {
+    let view = role.voting.meet(introduction).await;
+    view.map(Json).map_err(|error| Problem::new(ErrorCode::NotReady, error.to_string()))
 }
 
 async fn adopt(State(role): Role, Json(regime): Json<Regime>) -> Result<StatusCode, Problem> {

@@ -87,10 +87,12 @@ impl UnkeptPromise {
 
 async fn look(role: &SharedRole, regime: &Regime, promise_overdue: bool) -> Result<(), super::attempt::ChangeError> {
     let me = role.region.id();
+    if let OwnLog::Foreign { timeline, .. } = role.region.own_log() {
+        role.voting.lose(timeline).await?;
+    }
     let lost = role.voting.lost().await;
     let next = match role.region.own_log() {
-        _ if lost.is_some() && regime.timeline_of(me) == lost => rejoin(role, regime).await,
-        OwnLog::Foreign { timeline, .. } if regime.timeline_of(me) == Some(timeline) => rejoin(role, regime).await,
+        _ if is_set_back(&role.region, regime, lost) => rejoin(role, regime).await,
         _ if regime.members.get(&me).is_some_and(|member| member.state == MemberState::Joining) => {
             activate(role, regime).await
         }
@@ -108,6 +110,17 @@ async fn look(role: &SharedRole, regime: &Regime, promise_overdue: bool) -> Resu
         Some(next) => role.replace(next, regime.epoch, None).await.map(|_| ()),
         None => Ok(()),
     }
+}
+
+/// Whether this region's log was set back in the life that the regime gives it: a peer knows more of it than the region
+/// does, or it is the life in which the voter `lost` its memory together with the store.
+pub(super) fn is_set_back(region: &Region, regime: &Regime, lost: Option<Timeline>) -> bool {
+    let own = regime.timeline_of(region.id());
+    let foreign = match region.own_log() {
+        OwnLog::Foreign { timeline, .. } => Some(timeline),
+        OwnLog::Confirmed | OwnLog::Unconfirmed => None,
+    };
+    own.is_some() && (own == lost || own == foreign)
 }
 
 fn author(role: &RegimeRole, reason: &str) -> Author {

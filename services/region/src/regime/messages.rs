@@ -10,10 +10,11 @@ use longhaul_core::transition::{Barrier, GateScope, Seen};
 use longhaul_core::vector::VersionVector;
 use longhaul_core::voter::VoterState;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// `POST` of `VoterRequest`, answers `VoterReply`.
 pub(super) const VOTE_PATH: &str = "/internal/v1/vote";
-/// `GET`: [`VoterStateView`].
+/// `GET`, or `POST` of an [`Introduction`]: [`VoterStateView`].
 pub(super) const VOTER_STATE_PATH: &str = "/internal/v1/voter";
 /// `PUT` of a chosen [`Regime`].
 pub(super) const ADOPT_PATH: &str = "/internal/v1/regime";
@@ -36,10 +37,21 @@ pub(super) const MERGE_PATH: &str = "/internal/v1/transition/merge";
 /// `GET .../{home}`: `HomeCopy`.
 pub(super) const COPY_PATH: &str = "/internal/v1/transition/copy/{home}";
 
-/// A voter's state; none while it has no memory.
+/// A region without a memory of its votes says who it is. Whoever answers remembers it first.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Introduction {
+    pub region: RegionId,
+    /// Of its store: another one if it loses that.
+    pub life: Uuid,
+}
+
+/// What a peer knows of votes, and of the region that asks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct VoterStateView {
+    /// The peer's own vote; none while it has no memory.
     pub state: Option<VoterState>,
+    /// Whether the region that asks has introduced itself before with another store.
+    pub lived_before: bool,
 }
 
 /// What a fenced region has.

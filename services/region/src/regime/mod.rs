@@ -149,7 +149,7 @@ pub fn start(region: &Arc<Region>, seed: &Seed) -> Arc<RegimeRole> {
     let role = Arc::new(RegimeRole {
         region: Arc::clone(region),
         genesis: region.config.genesis_regime(),
-        voting: Voting::new(Arc::clone(region), seed.meta.get(voting::VOTER_KEY), seed.meta.get(voting::LOST_KEY)),
+        voting: Voting::new(Arc::clone(region), &seed.meta),
         peers: Peers::new(Arc::clone(region)),
         lease: LeaseHolder::default(),
         changes: Changes::new(Arc::clone(region)),

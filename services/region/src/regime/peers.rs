@@ -105,4 +105,14 @@ impl Peers {
         let calls = self.others().into_iter().map(|peer| async move { (peer, self.get(peer, path).await) });
         join_all(calls).await
     }
+
+    /// `POST` of the same JSON to every other region at once.
+    pub(super) async fn tell_all<B: Serialize + Sync, A: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Vec<(RegionId, Result<A, CallError>)> {
+        let calls = self.others().into_iter().map(|peer| async move { (peer, self.post(peer, path, body).await) });
+        join_all(calls).await
+    }
 }

@@ -11,6 +11,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::RegimeRole;
 use super::failover::{Command, fail_over};
+use super::membership::is_set_back;
 use crate::state::Region;
 
 /// How often silence is looked at.
@@ -28,6 +29,7 @@ pub(super) async fn run(role: Arc<RegimeRole>) {
         .with_times(Duration::from_millis(silence), Duration::from_millis(dwell));
     let mut heard: BTreeMap<RegionId, u64> = BTreeMap::new();
     let mut suspected_since: Option<u64> = None;
+    let mut lost = None;
     // The failover from which the dwell counts; each counts once.
     let mut noted = None;
     let mut tick = tokio::time::interval(LOOK);
@@ -54,6 +56,8 @@ pub(super) async fn run(role: Arc<RegimeRole>) {
         if let Some((epoch, at_boot_ns)) = region.attempted() {
             detector.attempted(epoch, at_boot_ns);
         }
+        lost = role.voting.lost_now(lost);
+        detector.set_back(is_set_back(&region, &regime, lost));
         let report = detector.report(&regime, now);
         let suspects = regime.primary.is_some_and(|primary| report.suspects.contains(&primary));
         region.set_suspicion(report);

@@ -1,5 +1,6 @@
 //! This region's vote: the voter, durable before it answers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,19 +10,28 @@ use longhaul_core::regime::Regime;
 use longhaul_core::register::Ballot;
 use longhaul_core::voter::{Voter, VoterReply, VoterRequest, VoterState};
 use longhaul_http::client::CallError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
+use uuid::Uuid;
 
-use super::messages::{VOTER_STATE_PATH, VoterStateView};
+use super::messages::{Introduction, VOTER_STATE_PATH, VoterStateView};
 use super::peers::Peers;
 use crate::failpoint::{FailPoint, reach};
-use crate::state::Region;
+use crate::state::{Blocker, Region};
 use crate::writer::WriterGone;
 
 /// The durable name of the voter's state.
-pub(super) const VOTER_KEY: &str = "voter";
+const VOTER_KEY: &str = "voter";
 
 /// The durable name of the timeline that this region wrote before it lost its store.
-pub(super) const LOST_KEY: &str = "voter_lost";
+const LOST_KEY: &str = "voter_lost";
+
+/// The durable name of what tells this store from another one that the region may have had before.
+const LIFE_KEY: &str = "voter_life";
+
+/// The durable name of the lives in which other regions have introduced themselves.
+const MET_KEY: &str = "voter_met";
 
 /// The voter behind a lock, so that requests are answered one after the other.
 pub(super) struct Voting {
@@ -38,6 +48,16 @@ struct Inner {
     /// The timeline of the life in which the store was lost. Until the regime has given this region another one, a
     /// failover must not count it among those that kept what they acknowledged.
     lost: Option<Timeline>,
+    /// What tells this store from another one; absent until it is needed.
+    life: Option<Uuid>,
+    /// The first store with which each region has introduced itself here.
+    met: BTreeMap<RegionId, Uuid>,
+}
+
+impl Inner {
+    fn view(&self, lived_before: bool) -> VoterStateView {
+        VoterStateView { state: self.voter.as_ref().map(|voter| voter.state().clone()), lived_before }
+    }
 }
 
 /// Why there is no vote.
@@ -58,16 +78,19 @@ pub(super) enum VoteError {
 
 impl Voting {
     /// The voter as the store remembers it, or none yet.
-    pub(super) fn new(region: Arc<Region>, stored: Option<&Bytes>, lost: Option<&Bytes>) -> Self {
-        let voter = stored.and_then(|bytes| postcard::from_bytes::<VoterState>(bytes).ok());
+    pub(super) fn new(region: Arc<Region>, meta: &BTreeMap<String, Bytes>) -> Self {
+        let voter: Option<VoterState> = stored(meta, VOTER_KEY);
         // Another process may have granted a lease for this voter until the moment from which this one answers.
         let granted_until = region.clock.boot_ns().max(region.tenure_from());
         let voter = voter.map(|state| Voter::restore(state, granted_until));
         if let Some(voter) = &voter {
             region.set_promised(voter.promised_epoch());
         }
-        let lost = lost.and_then(|bytes| postcard::from_bytes(bytes).ok()).flatten();
-        Self { region, inner: Mutex::new(Inner { voter, dirty: false, lost }) }
+        let lost = stored(meta, LOST_KEY).flatten();
+        let first = region.config.peers.is_empty() || region.config.unsafe_boot;
+        region.block(Blocker::Introducing, !first && (voter.is_none() || lost.is_some()));
+        let (life, met) = (stored(meta, LIFE_KEY), stored(meta, MET_KEY).unwrap_or_default());
+        Self { region, inner: Mutex::new(Inner { voter, dirty: false, lost, life, met }) }
     }
 
     /// Whether it votes.
@@ -75,9 +98,35 @@ impl Voting {
         self.inner.lock().await.voter.is_some()
     }
 
-    /// What other regions may know of it: for a peer that lost its own memory.
+    /// What it knows, for whoever looks.
     pub(super) async fn view(&self) -> VoterStateView {
-        VoterStateView { state: self.inner.lock().await.voter.as_ref().map(|voter| voter.state().clone()) }
+        self.inner.lock().await.view(false)
+    }
+
+    /// Meets a peer whose store is new: what this voter knows, and whether the peer had another store before. It is
+    /// remembered, durably, before the peer hears of it: what the peer then writes may be known to nobody else.
+    pub(super) async fn meet(&self, peer: Introduction) -> Result<VoterStateView, WriterGone> {
+        let mut inner = self.inner.lock().await;
+        let known = inner.met.get(&peer.region).copied();
+        if known.is_none() {
+            let mut met = inner.met.clone();
+            met.insert(peer.region, peer.life);
+            self.region.writer.persist(vec![(MET_KEY.to_owned(), bytes(&met))]).await?;
+            inner.met = met;
+        }
+        Ok(inner.view(known.is_some_and(|life| life != peer.life)))
+    }
+
+    /// What tells this store from another one that the region may have had before; durable.
+    async fn life(&self) -> Result<Uuid, WriterGone> {
+        let mut inner = self.inner.lock().await;
+        if let Some(life) = inner.life {
+            return Ok(life);
+        }
+        let life = self.region.random_uuid();
+        self.region.writer.persist(vec![(LIFE_KEY.to_owned(), bytes(&life))]).await?;
+        inner.life = Some(life);
+        Ok(life)
     }
 
     /// Answers a request; what it promises is durable before this returns.
@@ -108,9 +157,27 @@ impl Voting {
         Ok(effect.reply)
     }
 
+    /// Notes, durably, that this region lost some of what it wrote in a life. Its log may be whole again after a restart,
+    /// because the others had it; what it wrote last is still gone, and its places must not be given to anything else.
+    pub(super) async fn lose(&self, timeline: Timeline) -> Result<(), VoteError> {
+        let mut inner = self.inner.lock().await;
+        if inner.lost == Some(timeline) || self.region.regime().timeline_of(self.region.id()) != Some(timeline) {
+            return Ok(());
+        }
+        inner.lost = Some(timeline);
+        inner.dirty = true;
+        self.region.block(Blocker::Introducing, true);
+        self.settle(&mut inner).await
+    }
+
     /// The timeline of the life in which this region lost its store, until the regime has given it another one.
     pub(super) async fn lost(&self) -> Option<Timeline> {
         self.inner.lock().await.lost
+    }
+
+    /// The same for whoever must not wait for a vote that is being made durable: what it knew before, while one is.
+    pub(super) fn lost_now(&self, before: Option<Timeline>) -> Option<Timeline> {
+        self.inner.try_lock().map_or(before, |inner| inner.lost)
     }
 
     /// A ballot that no attempt has used, above everything known here and `above`; durable.
@@ -128,6 +195,7 @@ impl Voting {
         if inner.lost.is_some() && inner.lost != regime.timeline_of(self.region.id()) {
             inner.lost = None;
             inner.dirty = true;
+            self.region.block(Blocker::Introducing, false);
         }
         let Some(voter) = inner.voter.as_mut() else { return Ok(()) };
         let persist = voter.adopt(regime.epoch);
@@ -139,9 +207,7 @@ impl Voting {
     async fn settle(&self, inner: &mut Inner) -> Result<(), VoteError> {
         let Some(voter) = inner.voter.as_ref() else { return Ok(()) };
         if inner.dirty && !is_broken(Rule::DurablePromise) {
-            let state = Bytes::from(postcard::to_stdvec(voter.state()).unwrap_or_default());
-            let lost = Bytes::from(postcard::to_stdvec(&inner.lost).unwrap_or_default());
-            let meta = vec![(VOTER_KEY.to_owned(), state), (LOST_KEY.to_owned(), lost)];
+            let meta = vec![(VOTER_KEY.to_owned(), bytes(voter.state())), (LOST_KEY.to_owned(), bytes(&inner.lost))];
             self.region.writer.persist(meta).await?;
         }
         let promised = voter.promised_epoch();
@@ -158,9 +224,11 @@ impl Voting {
         }
         let me = self.region.id();
         let alone = genesis.members.len() == 1;
-        let answers: Vec<(RegionId, Result<VoterStateView, CallError>)> = peers.ask_all(VOTER_STATE_PATH).await;
-        let heard: Vec<(RegionId, Option<VoterState>)> =
-            answers.into_iter().filter_map(|(peer, answer)| Some((peer, answer.ok()?.state))).collect();
+        let introduction = Introduction { region: me, life: self.life().await? };
+        let answers: Vec<(RegionId, Result<VoterStateView, CallError>)> =
+            peers.tell_all(VOTER_STATE_PATH, &introduction).await;
+        let heard: Vec<(RegionId, VoterStateView)> =
+            answers.into_iter().filter_map(|(peer, answer)| Some((peer, answer.ok()?))).collect();
         let now = self.region.clock.boot_ns();
         let fresh = VoterState { promised_epoch: genesis.epoch, ..VoterState::default() };
         // Where the regime has gone on, a region without a memory knows nothing and does not count: two regions that lost
@@ -168,16 +236,17 @@ impl Voting {
         // three regions that start together one is always first.)
         let has_gone_on =
             |state: &VoterState| state.acceptor.accepted.is_some() || state.promised_epoch > genesis.epoch;
-        let begun = heard.iter().any(|(_, state)| state.as_ref().is_some_and(has_gone_on));
+        // Nor does the regime tell of a life in which nothing but writes went on, which may be nowhere else.
+        let begun = heard.iter().any(|(_, view)| view.lived_before || view.state.as_ref().is_some_and(has_gone_on));
         let states: Vec<(RegionId, VoterState)> = heard
             .into_iter()
-            .filter_map(|(peer, state)| Some((peer, state.or_else(|| (!begun).then(|| fresh.clone()))?)))
+            .filter_map(|(peer, view)| Some((peer, view.state.or_else(|| (!begun).then(|| fresh.clone()))?)))
             .collect();
         let rejoined = Voter::rejoin(me, genesis, &states, now);
         let voter = match rejoined {
             None if !alone => return Ok(false),
             // Nobody has promised or accepted anything beyond the beginning: so did this region.
-            _ if states.iter().all(|(_, state)| *state == fresh) => Voter::new(genesis),
+            _ if !begun && states.iter().all(|(_, state)| *state == fresh) => Voter::new(genesis),
             Some(voter) => voter,
             None => Voter::new(genesis),
         };
@@ -190,6 +259,15 @@ impl Voting {
             inner.lost = known.unwrap_or(genesis).timeline_of(me);
         }
         self.settle(&mut inner).await?;
+        self.region.block(Blocker::Introducing, inner.lost.is_some());
         Ok(true)
     }
+}
+
+fn stored<T: DeserializeOwned>(meta: &BTreeMap<String, Bytes>, key: &str) -> Option<T> {
+    meta.get(key).and_then(|bytes| postcard::from_bytes(bytes).ok())
+}
+
+fn bytes(value: &impl Serialize) -> Bytes {
+    Bytes::from(postcard::to_stdvec(value).unwrap_or_default())
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use longhaul_core::replication::frame::{Decoder, Frame, encode};
 use longhaul_http::net::BoxIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -19,6 +20,8 @@ const WRITE_BYTES: usize = 16 * 1024;
 pub(super) struct FrameReader {
     io: ReadHalf<BoxIo>,
     decoder: Decoder,
+    /// Was taken too early, and is the next.
+    returned: Option<Frame>,
     buffer: Vec<u8>,
     dead_after: Duration,
 }
@@ -32,7 +35,8 @@ pub(super) struct FrameWriter {
 /// Both halves.
 pub(super) fn split(io: BoxIo, dead_after: Duration) -> (FrameReader, FrameWriter) {
     let (read, write) = tokio::io::split(io);
-    let reader = FrameReader { io: read, decoder: Decoder::new(), buffer: vec![0; READ_BYTES], dead_after };
+    let reader =
+        FrameReader { io: read, decoder: Decoder::new(), returned: None, buffer: vec![0; READ_BYTES], dead_after };
     (reader, FrameWriter { io: write, dead_after })
 }
 
@@ -40,17 +44,46 @@ impl FrameReader {
     /// The next frame. Bytes of an unfinished frame count as a sign of life.
     pub(super) async fn next(&mut self, received: &Counter) -> Result<Frame, StreamEnd> {
         loop {
-            if let Some(frame) = self.decoder.next_frame()? {
+            if let Some(frame) = self.whole()? {
                 return Ok(frame);
             }
             let read = timeout(self.dead_after, self.io.read(&mut self.buffer));
             let count = read.await.map_err(|_| StreamEnd::Silent(self.dead_after.as_millis()))??;
-            if count == 0 {
-                return Err(StreamEnd::Closed);
-            }
-            received.add(count as u64);
-            self.decoder.push(&self.buffer[..count]);
+            self.take_in(count, received)?;
         }
+    }
+
+    /// The next frame if it has arrived already.
+    pub(super) fn arrived(&mut self, received: &Counter) -> Result<Option<Frame>, StreamEnd> {
+        loop {
+            if let Some(frame) = self.whole()? {
+                return Ok(Some(frame));
+            }
+            let Some(count) = self.io.read(&mut self.buffer).now_or_never().transpose()? else { return Ok(None) };
+            self.take_in(count, received)?;
+        }
+    }
+
+    /// Gives back a frame that was taken: it is the next again.
+    pub(super) fn give_back(&mut self, frame: Frame) {
+        self.returned = Some(frame);
+    }
+
+    /// The next frame if all of it is here.
+    fn whole(&mut self) -> Result<Option<Frame>, StreamEnd> {
+        match self.returned.take() {
+            Some(frame) => Ok(Some(frame)),
+            None => Ok(self.decoder.next_frame()?),
+        }
+    }
+
+    fn take_in(&mut self, count: usize, received: &Counter) -> Result<(), StreamEnd> {
+        if count == 0 {
+            return Err(StreamEnd::Closed);
+        }
+        received.add(count as u64);
+        self.decoder.push(&self.buffer[..count]);
+        Ok(())
     }
 }
 

@@ -155,7 +155,10 @@ async fn receive(shared: &Shared, mut reader: FrameReader, outbox: mpsc::Sender<
     loop {
         let frame = reader.next(&region.counters.replication_bytes_received).await?;
         let answer = match frame {
-            Frame::Batch(batch) => on_batch(shared, batch, &mut rewinding).await?,
+            Frame::Batch(mut batch) => {
+                join_arrived(region, &mut reader, &mut batch)?;
+                on_batch(shared, batch, &mut rewinding).await?
+            }
             Frame::Heartbeat(heartbeat) => {
                 let teach = shared.conversation.hear(&heartbeat).await?;
                 if let Some(want) = replan(region, peer, &heartbeat, &mut wanted) {
@@ -209,6 +212,23 @@ fn replan(region: &Region, peer: RegionId, heartbeat: &Heartbeat, wanted: &mut B
     );
     *wanted = plan;
     Some(Frame::Want(Want { origins: wanted.iter().copied().collect(), have }))
+}
+
+/// Joins what arrived while the last commit was under way, so that a commit that takes longer than the origin's takes
+/// more with it instead of falling behind (group commit, at the follower).
+fn join_arrived(region: &Region, reader: &mut FrameReader, batch: &mut Batch) -> Result<(), StreamEnd> {
+    while let Some(frame) = reader.arrived(&region.counters.replication_bytes_received)? {
+        let other = match frame {
+            Frame::Batch(next) => match batch.join(next) {
+                Ok(()) => continue,
+                Err(next) => Frame::Batch(next),
+            },
+            other => other,
+        };
+        reader.give_back(other);
+        break;
+    }
+    Ok(())
 }
 
 async fn on_batch(

@@ -1,5 +1,6 @@
 //! Snapshots over HTTP: pages of rows in key order, merged by the writer as they come.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -56,6 +57,8 @@ struct Page {
     /// The home that the source restricts the snapshot to (isolation).
     home: Option<RegionId>,
     rows: Vec<Record>,
+    /// Homes whose records the source has purged and not merged again.
+    lacking: BTreeSet<RegionId>,
     /// Whether the table ends here.
     last: bool,
 }
@@ -68,6 +71,12 @@ pub(super) async fn serve_page(State(region): State<Arc<Region>>, Query(query): 
     if !data_flows(&regime) && returning.is_none() {
         let detail = "nothing is replicated in regional isolation; leave the mode to replicate again";
         return Problem::new(ErrorCode::WrongHome, detail).into_response();
+    }
+    if query.home.is_some() && returning.is_none() && !is_merging(&regime) {
+        // Whoever asks does not know yet that regions write for other homes again: the rows of one home no longer stand for
+        // a timeline.
+        let detail = "homes are merged already; ask again under the present regime";
+        return Problem::new(ErrorCode::NotReady, detail).into_response();
     }
     if region.blockers().contains(&Blocker::Repairing) {
         // Records that a removed tail had touched are absent here, and were not deleted.
@@ -82,14 +91,20 @@ pub(super) async fn serve_page(State(region): State<Arc<Region>>, Query(query): 
     }
     // On the way out of isolation each home offers its own set, and nothing else.
     let home = if is_merging(&regime) && returning.is_none() { Some(region.id()) } else { query.home };
-    match page(&region, home, query).await.map(|page| postcard::to_allocvec(&page)) {
+    match page(&region, home, query, lacking).await.map(|page| postcard::to_allocvec(&page)) {
         Ok(Ok(bytes)) => ([(http::header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response(),
         Ok(Err(error)) => Problem::new(ErrorCode::Internal, error.to_string()).into_response(),
         Err(error) => Problem::new(ErrorCode::StoreFailed, error.to_string()).into_response(),
     }
 }
 
-async fn page(region: &Region, home: Option<RegionId>, query: PageQuery) -> Result<Page, StoreError> {
+/// Reads one page. `lacking` is from before: what is merged while the rows are read may be in them or not.
+async fn page(
+    region: &Region,
+    home: Option<RegionId>,
+    query: PageQuery,
+    lacking: BTreeSet<RegionId>,
+) -> Result<Page, StoreError> {
     let regime = region.regime();
     let positions = shown_positions(region, home.filter(|_| regime.mode == Mode::RegionalIsolation)).await?;
     let hlc = positions.values().map(|position| position.version).max().unwrap_or(Version::ZERO);
@@ -114,7 +129,7 @@ async fn page(region: &Region, home: Option<RegionId>, query: PageQuery) -> Resu
         rows.truncate(fits.max(1));
         last = false;
     }
-    Ok(Page { header, home, rows, last })
+    Ok(Page { header, home, rows, lacking, last })
 }
 
 /// Positions as far as the rows show them: operations that are logged and not visible are not in the rows, so the
@@ -185,6 +200,9 @@ async fn merge_rows(region: &Arc<Region>, peer: RegionId, home: Option<RegionId>
     let mut header: Option<SnapshotHeader> = None;
     loop {
         let page = fetch_page(region, peer, &query).await?;
+        if page.home != home {
+            return Err(StreamEnd::Snapshot("the source merges homes, or no longer does".to_owned()));
+        }
         let greatest = page.rows.iter().map(|row| row.version).max().unwrap_or(Version::ZERO);
         let epoch = page.header.epoch;
         let header = header.get_or_insert(page.header);
@@ -203,6 +221,7 @@ async fn merge_rows(region: &Arc<Region>, peer: RegionId, home: Option<RegionId>
             after,
             up_to: end.clone(),
             rows: page.rows,
+            lacking: page.lacking,
         };
         region.writer.snapshot_chunk(chunk).await?.map_err(StreamEnd::Snapshot)?;
         match end {

@@ -88,6 +88,9 @@ pub enum Blocker {
     Snapshot,
     /// Sealed history is missing here: no writes; reads are as stale as any follower's.
     CatchingUp,
+    /// The store is new, and too few of the other regions have said whether this region has lived before; or it has, and
+    /// lost what it wrote: no writes, or it would number operations as it did in a life that it has forgotten.
+    Introducing,
 }
 
 impl Blocker {
@@ -98,12 +101,16 @@ impl Blocker {
             Self::Repairing => "records that a removed tail had touched are being fetched from the primary",
             Self::Snapshot => "a snapshot is being merged",
             Self::CatchingUp => "history before the present regime is still missing",
+            Self::Introducing => {
+                "the store is new or was set back, and the other regions have not yet said what this region wrote before; \
+                 start them"
+            }
         }
     }
 
     /// Whether reads stop as well as writes.
     pub const fn stops_reads(self) -> bool {
-        !matches!(self, Self::CatchingUp)
+        !matches!(self, Self::CatchingUp | Self::Introducing)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use longhaul_core::ids::Dot;
+use longhaul_core::quarantine::Decision;
 
-use super::Decision;
 use super::task::Writer;
 use super::transaction::Transaction;
 use crate::store::{QuarantineRow, QuarantineState, StoreError};
@@ -17,8 +17,8 @@ impl Writer {
     pub(super) async fn decide(&mut self, dots: &[Dot], decision: Decision) -> Result<u64, StoreError> {
         let dots: BTreeSet<Dot> = dots.iter().copied().collect();
         let state = match decision {
-            Decision::Merged => QuarantineState::Merged,
-            Decision::Discarded => QuarantineState::Discarded,
+            Decision::Merge => QuarantineState::Merged,
+            Decision::Discard => QuarantineState::Discarded,
         };
         let mut transaction = Transaction::default();
         let mut offset = 0;

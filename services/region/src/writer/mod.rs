@@ -6,7 +6,7 @@
 //! transaction, commits, publishes, and answers. A request whose client has gone away is staged like any other: a
 //! write that was accepted is not undone by a broken connection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use longhaul_core::error_code::ErrorCode;
 use longhaul_core::ids::{Dot, Epoch, OpId, RecordKey, RegionId};
 use longhaul_core::limits::WRITE_QUEUE_MAX;
 use longhaul_core::operation::{OperationKind, TraceContext};
+use longhaul_core::quarantine::Decision;
 use longhaul_core::record::Record;
 use longhaul_core::regime::{Durability, Regime};
 use longhaul_core::replication::frame::{Batch, Refused};
@@ -162,15 +163,8 @@ pub(crate) struct SnapshotChunk {
     pub up_to: Option<RecordKey>,
     /// The rows.
     pub rows: Vec<Record>,
-}
-
-/// What a person decided about quarantined operations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
-    /// They were written again.
-    Merged,
-    /// They are given up.
-    Discarded,
+    /// Homes of which the source lacks records: what is absent of them was not deleted.
+    pub lacking: BTreeSet<RegionId>,
 }
 
 /// What the region's own tasks ask of the writer.

@@ -21,7 +21,8 @@ const PAGE: usize = 512;
 
 impl Writer {
     /// Merges the rows of one chunk, and removes local rows of the same range that the source had applied and no longer
-    /// has. Refused, with a line that says why, if the regime, the promise or the clock does not admit them now.
+    /// has (but for homes of which it lacks records). Refused, with a line that says why, if the regime, the promise or
+    /// the clock does not admit them now.
     pub(super) async fn merge_chunk(&mut self, chunk: SnapshotChunk) -> Result<SnapshotResult, StoreError> {
         if let Err(refusal) = self.judge(&chunk.header, chunk.home, &chunk.rows) {
             return Ok(Err(refusal.to_string()));
@@ -57,7 +58,8 @@ impl Writer {
             let vanished: Vec<RecordKey> = page
                 .iter()
                 .filter(within)
-                .filter(|row| !present.contains(&row.key) && gone(row, &header_vector))
+                .filter(|row| !present.contains(&row.key) && !chunk.lacking.contains(&row.key.home))
+                .filter(|row| gone(row, &header_vector))
                 .map(|row| row.key.clone())
                 .collect();
             transaction.load(&self.region, vanished.iter().cloned()).await?;

@@ -91,6 +91,11 @@ impl Bench {
 
     /// A snapshot of region 2 at 5 of its timeline, with one row.
     async fn merge(&self, row: Record) {
+        self.merge_from(vec![row], &[]).await;
+    }
+
+    /// A snapshot of region 2 at 5 of its timeline, which lacks records of some homes.
+    async fn merge_from(&self, rows: Vec<Record>, lacking: &[RegionId]) {
         let version = Version { time_ns: self.region.clock.wall_ns(), count: 0, region: RegionId(2) };
         let at = Position { seq: 5, visible: 5, version, chain: chain::START };
         let header = Arc::new(SnapshotHeader {
@@ -100,8 +105,14 @@ impl Bench {
             positions: Positions::from([(SOURCE, at)]),
             hlc: version,
         });
-        let chunk =
-            SnapshotChunk { header: Arc::clone(&header), home: None, after: None, up_to: None, rows: vec![row] };
+        let chunk = SnapshotChunk {
+            header: Arc::clone(&header),
+            home: None,
+            after: None,
+            up_to: None,
+            rows,
+            lacking: lacking.iter().copied().collect(),
+        };
         self.region.writer.snapshot_chunk(chunk).await.unwrap().unwrap();
         self.region.writer.snapshot_finish(header, None).await.unwrap().unwrap();
     }
@@ -169,6 +180,16 @@ async fn a_row_that_the_snapshot_covers_is_not_ahead() {
     let bench = Bench::start().await;
     bench.merge(bench.row(Dot { timeline: SOURCE, seq: 5 }, b"1")).await;
     assert_eq!(bench.rows_ahead().await, VersionVector::default());
+}
+
+#[tokio::test]
+async fn a_row_that_a_snapshot_lacks_was_deleted_unless_its_source_has_purged_the_home() {
+    let bench = Bench::start().await;
+    bench.merge(bench.row(Dot { timeline: SOURCE, seq: 5 }, b"1")).await;
+    bench.merge_from(Vec::new(), &[key().home]).await;
+    assert!(bench.record().await.is_some());
+    bench.merge_from(Vec::new(), &[RegionId(3)]).await;
+    assert!(bench.record().await.is_none());
 }
 
 #[tokio::test]

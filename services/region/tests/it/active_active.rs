@@ -1,5 +1,7 @@
 use http::StatusCode;
 use longhaul_core::error_code::ErrorCode;
+use longhaul_core::ids::Epoch;
+use longhaul_core::token::{SessionToken, TokenKey};
 
 use crate::world::World;
 
@@ -94,6 +96,29 @@ async fn a_session_never_reads_less_than_it_has_written() {
     let behind = world.get(2, path, &[(SESSION, &token), (CONSISTENCY, "session")]).await;
     assert_eq!(behind.problem().code, ErrorCode::NotCaughtUp);
     assert_eq!(world.get(2, path, &[(SESSION, &token)]).await.ok().body, "19");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_met_a_newer_regime_is_not_answered_under_an_older_one() {
+    let world = World::active_active().await;
+    let path = "/v1/records/eu-west/mine";
+    world.put(1, path, &[], "1").await.ok();
+    let ahead = SessionToken { epoch: Epoch(2), ..SessionToken::default() };
+    let token = ahead.encode(&TokenKey::new(b"secret")).unwrap();
+    for consistency in ["session", "primary"] {
+        let behind = world.get(1, path, &[(SESSION, &token), (CONSISTENCY, consistency)]).await;
+        assert_eq!(behind.problem().code, ErrorCode::NotCaughtUp, "{consistency}");
+    }
+    assert_eq!(world.get(1, path, &[(SESSION, &token)]).await.ok().body, "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_records_of_one_home_are_no_snapshot_where_everybody_writes_for_everybody() {
+    let world = World::active_active().await;
+    let page = "/internal/v1/snapshot?limit=10&by=2";
+    assert_eq!(world.get(0, page, &[]).await.status, StatusCode::OK);
+    // Asked by a region that has not heard yet of the end of isolation.
+    assert_eq!(world.get(0, &format!("{page}&home=1"), &[]).await.problem().code, ErrorCode::NotReady);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,7 @@ use longhaul_region::store::{BucketDigest, Commit, QuarantineReason, QuarantineR
 use serde_json::Value;
 
 use crate::steering::primary;
-use crate::world::World;
+use crate::world::{NAMES, World};
 
 const AP: Mode = Mode::ActivePassive;
 
@@ -77,6 +77,36 @@ async fn a_region_that_lost_its_store_votes_only_with_what_the_others_remember_a
     assert_eq!(change.state, ChangeState::Done, "{change:?}");
     world.until(|w| async move { w.put(2, path, &[], "5").await.status.is_success() }, "it leads").await;
     world.shows(1, path, "5").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_home_that_lost_its_store_before_the_regime_ever_changed_does_not_number_its_writes_twice() {
+    // In isolation nobody else has what it wrote, and after a restart nobody has heard of it.
+    let path = format!("/v1/records/{}/mine", NAMES[2]);
+    let mut world = World::start(Mode::RegionalIsolation, Durability::Local, unsuspicious).await;
+    world.put(2, &path, &[], "1").await.ok();
+    for n in 0..3 {
+        world.stop(n).await.unwrap();
+    }
+    world.stores[2] = MemoryStore::new();
+    for n in [0, 2] {
+        world.restart(n).await;
+        world.until(|w| async move { w.status(n).await.is_some() }, "it answers").await;
+    }
+    // One other region is not enough: the one that remembers may be the other.
+    let refused = world.put(2, &path, &[], "2").await;
+    assert_eq!(refused.problem().code, ErrorCode::NotReady);
+    let trouble = world.status(2).await.unwrap().trouble.unwrap();
+    assert!(trouble.contains("what this region wrote before"), "{trouble}");
+    world.restart(1).await;
+    world.until(|w| async move { w.status(2).await.is_some_and(|s| s.incarnation == 2) }, "it lives anew").await;
+    for n in 0..3 {
+        serves(&world, n).await;
+    }
+    let writes = |w| async move { World::put(w, 2, &format!("/v1/records/{}/mine", NAMES[2]), &[], "3").await };
+    world.until(|w| async move { writes(w).await.status.is_success() }, "writes go on").await;
+    let written = writes(&world).await.ok().json();
+    assert!(written["dot"].as_str().unwrap().starts_with("3.2:"), "{written}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

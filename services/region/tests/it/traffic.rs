@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use longhaul_core::error_code::ErrorCode;
+use longhaul_core::limits::TRANSITION_DEADLINE;
 use longhaul_http::client::{CallError, HttpClient};
 use longhaul_http::net::TokioNet;
 use longhaul_http::problem::Problem;
@@ -334,11 +335,14 @@ impl Ledger {
         self.entries.iter().filter(|entry| entry.acknowledged())
     }
 
-    /// The longest time in which no operation of this kind was acknowledged.
-    pub(crate) fn pause(&self, of: impl Fn(&Entry) -> bool) -> Duration {
+    /// The longest time in which no operation of this kind was acknowledged is shorter than a transition may take. By how
+    /// much, the simulation judges (`tests/sim/drills.rs`): there the machine adds nothing.
+    #[track_caller]
+    pub(crate) fn resumed_in_time(&self, of: impl Fn(&Entry) -> bool) {
         let mut ends: Vec<Instant> = self.acknowledged().filter(|entry| of(entry)).map(|entry| entry.ended).collect();
         ends.sort_unstable();
-        ends.windows(2).map(|pair| pair[1] - pair[0]).max().expect("operations were acknowledged")
+        let pause = ends.windows(2).map(|pair| pair[1] - pair[0]).max().expect("operations were acknowledged");
+        assert!(pause < TRANSITION_DEADLINE, "acknowledgements paused for {pause:?}");
     }
 
     /// What users were told before they tried again, or in the end, and how often.

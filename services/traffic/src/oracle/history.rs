@@ -51,6 +51,8 @@ pub struct History {
     pub entry_of: BTreeMap<Uuid, usize>,
     /// Where each operation is in the history that survived: dots beyond a cut do not count.
     pub surviving: BTreeMap<Uuid, BTreeSet<Dot>>,
+    /// The versions that operations have there. One that was put aside and repeated by its user has had another one.
+    pub surviving_versions: BTreeSet<(Uuid, Version)>,
     /// Operations that some region put aside.
     pub quarantined: BTreeSet<Uuid>,
     /// Operations whose value some region shows at the end.
@@ -114,6 +116,7 @@ impl History {
                 continue;
             }
             self.surviving.entry(remembered.op_id).or_default().insert(remembered.dot);
+            self.surviving_versions.extend(remembered.version.map(|version| (remembered.op_id, version)));
             if let Some(index) = self.entry_of.get(&remembered.op_id)
                 && self.version[*index].is_none()
             {
@@ -123,6 +126,7 @@ impl History {
         for found in evidence.regions.values().flat_map(|region| region.records.values()) {
             if let Final::Present { observed: Observed::Value(op_id), version, .. } = found {
                 self.shown.insert(*op_id);
+                self.surviving_versions.insert((*op_id, *version));
                 if let Some(index) = self.entry_of.get(op_id)
                     && self.version[*index].is_none()
                 {

@@ -4,10 +4,12 @@
 //! every lost update must be explained, by a conflict row, by a quarantine row or by the recovery point. One more
 //! explanation is the client's own doing and leaves no row: another append that was built on an older list and written
 //! without a condition after this one had arrived there. The writing region had this one already, so to it the two
-//! were in order.
+//! were in order. And a list that lost takes with it the appends that it was built on, wherever it was known first: a
+//! region that has merged the loser already counts no conflict when those arrive.
 
 use std::collections::BTreeSet;
 
+use longhaul_core::version::Version;
 use uuid::Uuid;
 
 use super::conflicts::losers;
@@ -50,23 +52,31 @@ pub fn updates(case: &Case<'_>) -> Updates {
                 continue;
             }
         };
-        for index in appends.iter().copied() {
+        let overwritten = |index: usize| {
+            let mut others = appends.iter();
+            others.any(|other| overwrote_blindly(history, ledger.entries.as_slice(), *other, index, &lags))
+        };
+        // The newest first: whatever explains why a list is gone explains what it was built on, if that went with it.
+        let mut gone: BTreeSet<Version> = BTreeSet::new();
+        for index in appends.iter().rev().copied() {
             let entry = &ledger.entries[index];
+            let is_lost = !present.contains(&entry.n) && !history.lost[index];
+            let explained = is_lost
+                && (conflicted.contains(&entry.op_id)
+                    || history.version[index].is_some_and(|version| gone.contains(&version))
+                    || overwritten(index));
+            if explained {
+                gone.extend(entry.base);
+            }
             if !entry.acknowledged() {
                 continue;
             }
             updates.appends += 1;
-            if present.contains(&entry.n) || history.lost[index] {
-                continue;
-            }
-            updates.lost += 1;
-            let explained = conflicted.contains(&entry.op_id)
-                || history.quarantined.contains(&entry.op_id)
-                || appends
-                    .iter()
-                    .any(|other| overwrote_blindly(history, ledger.entries.as_slice(), *other, index, &lags));
-            if !explained {
-                updates.unexplained.push(entry.op_id);
+            if is_lost {
+                updates.lost += 1;
+                if !explained && !history.quarantined.contains(&entry.op_id) {
+                    updates.unexplained.push(entry.op_id);
+                }
             }
         }
     }
@@ -131,6 +141,23 @@ mod tests {
         scene.show_list("eu", blind, &[first, blind]);
         let updates = scene.judge(updates);
         assert_eq!((updates.lost, updates.unexplained.len()), (1, 0));
+    }
+
+    #[test]
+    fn what_explains_why_a_list_is_gone_explains_what_it_was_built_on() {
+        let mut scene = Scene::new();
+        let first = scene.append(0, 0, 1.0, 1.1, None);
+        let here = scene.append(0, 0, 2.9, 2.95, Some(first));
+        let on_it = scene.append(0, 0, 3.0, 3.1, Some(here));
+        let there = scene.append(1, 0, 3.01, 3.11, Some(first));
+        scene.remember("eu", &[first, here, on_it, there]);
+        scene.show_list("eu", there, &[first, there]);
+        scene.visible("eu", first, 1.05);
+        scene.visible("us", first, 1.95);
+        assert_eq!(scene.judge(updates).unexplained.len(), 2);
+        scene.conflict("us", on_it, there);
+        let updates = scene.judge(updates);
+        assert_eq!((updates.lost, updates.unexplained.len()), (2, 0));
     }
 
     #[test]

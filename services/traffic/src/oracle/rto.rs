@@ -15,7 +15,7 @@ const WINDOW_NS: u64 = 5_000_000_000;
 /// A window that the next fault or the end of the run cuts shorter than this says nothing.
 const WINDOW_MIN_NS: u64 = 1_000_000_000;
 /// Actions that heal; no recovery is measured from them.
-const HEALING: [&str; 4] = ["region-return", "restart", "resume", "heal-links"];
+const HEALING: [&str; 5] = ["region-return", "restart", "resume", "heal-links", "decide"];
 
 /// A recovery: from which fault, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +49,12 @@ pub fn recoveries(case: &Case<'_>, writes: bool) -> BTreeMap<u16, Recovery> {
             .collect();
         operations.sort_by_key(|entry| entry.intended_ns);
         let each = faults.iter().enumerate().map(|(order, (fault, mark))| {
-            let until = faults.get(order + 1).map_or(case.ledger.end_ns, |(_, next)| next.boot_ns);
-            Recovery { fault: *fault, from_ns: mark.boot_ns, up_ns: up_again(&operations, mark.boot_ns, until) }
+            let next = faults.get(order + 1).map(|(_, next)| next.boot_ns);
+            let until = next.unwrap_or(case.ledger.end_ns);
+            // What the next fault catches under way is of that one.
+            let own: Vec<&Entry> =
+                operations.iter().copied().filter(|entry| next.is_none_or(|next| entry.ended_ns <= next)).collect();
+            Recovery { fault: *fault, from_ns: mark.boot_ns, up_ns: up_again(&own, mark.boot_ns, until) }
         });
         // Not recovered is worse than any time; of equal ones the first fault counts.
         let rank = |recovery: &Recovery| recovery.millis().unwrap_or(f64::INFINITY);
@@ -179,6 +183,20 @@ mod tests {
         assert!((write_ms(&scene).unwrap() - 20.0).abs() < 1e-3, "{:?}", write_ms(&scene));
         scene.fault("region-loss", 30.0, Some("eu"));
         assert_eq!(write_ms(&scene), None);
+    }
+
+    #[test]
+    fn what_the_next_fault_catches_under_way_is_no_outage_of_the_one_before() {
+        let mut scene = Scene::new();
+        // Meant to start just before the region is lost.
+        for hundredth in 0..20 {
+            scene.failed_put(0, 19.8 + f64::from(hundredth) / 100.0, 21.5);
+        }
+        outage(&mut scene);
+        scene.fault("kill", 15.0, None);
+        assert_eq!(write_ms(&scene).map(f64::round), Some(8020.0), "of the only fault it is");
+        scene.fault("region-loss", 20.0, Some("eu"));
+        assert_eq!(write_ms(&scene).map(f64::round), Some(3020.0));
     }
 
     #[test]

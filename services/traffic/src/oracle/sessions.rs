@@ -172,4 +172,48 @@ mod tests {
         scene.chain(&[kept, lost, saw, after]);
         assert_eq!(scene.judge(sessions), Broken::default());
     }
+
+    #[test]
+    fn who_read_nothing_twice_may_have_seen_the_same_delete_twice() {
+        let mut scene = Scene::new();
+        let (first, deleted) = (scene.put(0, 1.0, 1.1), scene.delete(0, 2.0, 2.1));
+        let (again, deleted_again) = (scene.put(0, 3.0, 3.1), scene.delete(0, 3.2, 3.9));
+        scene.remember("eu", &[first, deleted, again, deleted_again]);
+        let saw = scene.read(0, 1.5, 1.6, Some(first));
+        let nothing = [scene.read(0, 3.3, 3.4, None), scene.read(0, 3.5, 3.6, None)];
+        let later = scene.read(0, 3.7, 3.8, Some(again));
+        scene.chain(&[saw, nothing[0], nothing[1], later]);
+        assert_eq!(scene.judge(sessions), Broken::default());
+    }
+
+    #[test]
+    fn who_saw_a_delete_that_was_lost_may_see_the_value_again() {
+        let mut scene = Scene::new();
+        let (kept, lost) = (scene.put(0, 1.0, 1.1), scene.delete(0, 2.0, 2.1));
+        scene.remember("eu", &[kept]);
+        let (saw, nothing) = (scene.read(0, 1.5, 1.6, Some(kept)), scene.read(0, 3.0, 3.1, None));
+        let after = scene.read(0, 9.0, 9.1, Some(kept));
+        scene.chain(&[kept, saw, nothing, after]);
+        assert_eq!(scene.judge(sessions), Broken::default());
+        scene.remember("eu", &[lost]);
+        assert_eq!(scene.judge(sessions).violations.monotonic_reads, 1);
+    }
+
+    #[test]
+    fn who_saw_a_write_that_was_put_aside_and_repeated_since_may_see_less_in_between() {
+        let mut scene = Scene::new();
+        let (kept, repeated) = (scene.put(0, 1.0, 1.1), scene.put(0, 2.0, 5.1));
+        scene.remember("eu", &[kept, repeated]);
+        // Seen where it was put aside later, under the version that it had there.
+        let saw = scene.read(0, 3.0, 3.1, Some(repeated));
+        let version =
+            scene.ledger.entries[repeated].version.map(|version| Version { count: version.count + 1, ..version });
+        scene.ledger.entries[saw].version = version;
+        let between = scene.read(0, 4.0, 4.1, Some(kept));
+        scene.chain(&[saw, between]);
+        assert_eq!(scene.judge(sessions).violations.monotonic_reads, 1);
+        scene.put_aside("us", repeated);
+        scene.region("us").quarantine[0].dot.seq += 1000;
+        assert_eq!(scene.judge(sessions), Broken::default());
+    }
 }

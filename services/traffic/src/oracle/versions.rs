@@ -57,7 +57,7 @@ pub fn proves(case: &Case<'_>, read: &Entry, before: Option<Version>) -> Option<
             for index in &case.history.deletes[read.key as usize] {
                 if case.ledger.entries[*index].write_ns < read.ended_ns {
                     let version = case.history.version[*index]?;
-                    if version > before {
+                    if version >= before {
                         oldest = Some(oldest.map_or(version, |known| known.min(version)));
                     }
                 }
@@ -68,8 +68,22 @@ pub fn proves(case: &Case<'_>, read: &Entry, before: Option<Version>) -> Option<
     }
 }
 
-/// Whether the read showed a write that was lost later: what follows from that is part of the recovery point.
+/// Whether the read showed a write that was lost later: what follows from that is part of the recovery point. That is
+/// also a write that was put aside and happened once more, by a retry of its user, under another version; and one of
+/// which its user does not know. An absent record may have shown any delete that began before the read ended.
 pub fn showed_a_lost_write(case: &Case<'_>, read: &Entry) -> bool {
-    let Observed::Value(op_id) = read.observed else { return false };
-    case.history.entry_of.get(&op_id).is_some_and(|index| case.history.lost[*index])
+    let history = &case.history;
+    match read.observed {
+        Observed::Value(op_id) => {
+            let Some(index) = history.entry_of.get(&op_id) else { return false };
+            let shown_still = |version| history.surviving_versions.contains(&(op_id, version));
+            history.lost[*index] || history.quarantined.contains(&op_id) && !read.version.is_some_and(shown_still)
+        }
+        Observed::Absent => history.deletes[read.key as usize].iter().any(|index| {
+            let delete = &case.ledger.entries[*index];
+            let lost = history.lost[*index] || history.quarantined.contains(&delete.op_id);
+            lost && delete.write_ns < read.ended_ns
+        }),
+        Observed::Nothing | Observed::Foreign => false,
+    }
 }
