@@ -36,6 +36,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (1717, "a lost append was held to be unexplained although the list that was built on it lost in a conflict"),
     (2036, "a home that had not heard of the end of isolation answered sessions that had"),
     (3066, "what was logged before isolation and shown after it counted as stored in isolation"),
+    (3132, "a region that had caught up waited for operations that a later regime had cut off"),
 ];
 
 /// Failing seeds after which no further ones are started.

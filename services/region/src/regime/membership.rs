@@ -160,7 +160,14 @@ async fn activate(role: &RegimeRole, regime: &Regime) -> Option<Regime> {
         .iter()
         .map(|(timeline, seq)| (timeline, regime.cuts.0.get(&timeline).map_or(seq, |cut| seq.min(*cut))))
         .collect();
-    if !role.region.await_visible(&wanted, CATCH_UP).await || !role.region.is_ready() {
+    // A later regime may have cut off what was asked for: it would never come.
+    let mut regimes = role.region.watch_regime();
+    let caught_up = tokio::select! {
+        biased;
+        _ = regimes.wait_for(|newest| newest.epoch > regime.epoch) => false,
+        caught_up = role.region.await_visible(&wanted, CATCH_UP) => caught_up,
+    };
+    if !caught_up || !role.region.is_ready() {
         return None;
     }
     let me = role.region.id();
