@@ -127,14 +127,15 @@ impl Child {
         stat.rsplit_once(')')?.1.trim_start().chars().next()
     }
 
-    /// Whether it runs and is not stopped.
+    /// Whether it runs and is not stopped. A process whose threads are still ending runs: only when all of it is gone can it
+    /// be started again.
     pub(crate) fn is_running(&self) -> bool {
         let alive = {
             let mut state = self.state();
             let stopped = state.stopped;
             state.process.as_mut().is_some_and(|process| matches!(process.try_wait(), Ok(None))) && !stopped
         };
-        alive && self.system_state().is_none_or(|state| !matches!(state, 'T' | 'Z'))
+        alive && self.system_state().is_none_or(|state| state != 'T')
     }
 
     /// If it ended without having been killed: one line that says so, with the last line of its log.
