@@ -202,6 +202,7 @@ impl Operator {
 
     /// Every region serves, in one regime, with no transition under way.
     async fn not_stable(&self) -> Vec<String> {
+        self.start_what_a_full_disk_ended().await;
         let mut missing = self.not_ready().await;
         let mut epochs = BTreeMap::new();
         for region in self.regions() {
@@ -496,6 +497,17 @@ impl Operator {
         }
         for host in 0..self.machine.links.names().len() {
             self.machine.start(host).await;
+        }
+    }
+
+    /// A region whose disk was full lets what is under way end before it ends itself, which may be after there is room again.
+    async fn start_what_a_full_disk_ended(&self) {
+        for planned in &self.schedule.faults {
+            if let Fault::DiskFull { region } = &planned.fault
+                && !self.machine.links.is_up(self.host(region))
+            {
+                self.machine.start(self.host(region)).await;
+            }
         }
     }
 }

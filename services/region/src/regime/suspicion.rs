@@ -92,7 +92,11 @@ pub(super) async fn run(role: Arc<RegimeRole>) {
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(%error, "the failover came to nothing");
-                    tokio::time::sleep(REST).await;
+                    tokio::select! {
+                        biased;
+                        () = region.shutdown.cancelled() => return,
+                        () = tokio::time::sleep(REST) => {}
+                    }
                 }
             }
         }
