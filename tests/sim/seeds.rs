@@ -38,6 +38,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (3066, "what was logged before isolation and shown after it counted as stored in isolation"),
     (3132, "a region that had caught up waited for operations that a later regime had cut off"),
     (3793, "nobody started a region again that a full disk ended after there was room again"),
+    (4145, "isolation erased what was put aside of other homes and not decided on"),
 ];
 
 /// Failing seeds after which no further ones are started.

@@ -19,6 +19,9 @@ pub struct HomeCopy {
     pub count: u64,
     /// Digest over them.
     pub digest: Vec<u8>,
+    /// Quarantined operations on them that nobody has decided on.
+    #[serde(default)]
+    pub undecided: u64,
 }
 
 /// Why a home's records at a holder may not be purged.

@@ -212,12 +212,22 @@ impl TransitionDriver {
             if home == holder {
                 continue;
             }
-            let result = match (copy(home, home), copy(home, holder)) {
+            let held = copy(home, holder);
+            let result = match (copy(home, home), held) {
                 (Some(original), Some(held)) => certify(original, held),
                 _ => Err(CertificateError::HomeBehind),
             };
             match result {
-                Ok(()) => {}
+                // A region learns of what it has to put aside with a regime, perhaps only since this was planned.
+                Ok(()) => match held.map_or(0, |held| held.undecided) {
+                    undecided if undecided > 0 && !self.plan.forced => {
+                        return Check::Failed(format!(
+                            "region {holder} holds {undecided} quarantined operations of home {home}; \
+                             merge or discard them, or force: they are erased"
+                        ));
+                    }
+                    _ => {}
+                },
                 Err(CertificateError::HomeBehind) => open.push(Command::Certify { home, holder }),
                 Err(CertificateError::Differ) => {
                     let reason = CertificateError::Differ;

@@ -86,6 +86,8 @@ pub struct Seen {
     pub lag_operations: u64,
     /// Quarantined operations that nobody has decided on.
     pub quarantined: u64,
+    /// Those among them on records of other homes, which isolation would erase.
+    pub quarantined_for_others: u64,
     /// Its last barrier.
     pub barrier: Option<Barrier>,
     /// It has merged every other home's records for this generation of the data set.
@@ -162,6 +164,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What it costs, one line each, for people.
     pub costs: Vec<String>,
+    /// Whether it goes on at these costs.
+    pub forced: bool,
 }
 
 /// What the coordinator does next. Commands come again until what they ask for is observed; doing one twice does no

@@ -121,6 +121,7 @@ impl Planner<'_> {
             in_sync,
             steps,
             costs: std::mem::take(&mut self.costs),
+            forced: self.request.force,
         }
     }
 
@@ -279,6 +280,11 @@ impl Planner<'_> {
             "its home is frozen: others keep their copies, serve them to nobody, and purge them only after it returned; \
              what it alone acknowledged for other homes is erased when it returns",
         );
+        let undecided = self.observations.regions.iter().map(|(region, seen)| (*region, seen.quarantined_for_others));
+        for (region, count) in undecided.filter(|(_, count)| *count > 0).collect::<Vec<_>>() {
+            let missing = format!("holds {count} quarantined operations of other homes; merge or discard them");
+            self.refuse_unless_forced(region, &missing, "they are erased");
+        }
         let able = self.able();
         let mut steps = Vec::new();
         let writers = match self.current.primary {

@@ -76,7 +76,7 @@ impl World {
                 let epoch = self.regime.epoch;
                 for region in [*home, *holder] {
                     let vector = self.seen.regions[&region].applied.clone();
-                    let copy = HomeCopy { epoch, vector, count: 5, digest: vec![1] };
+                    let copy = HomeCopy { epoch, vector, count: 5, digest: vec![1], undecided: 0 };
                     self.seen.copies.entry((*home, region)).or_insert(copy);
                 }
             }
@@ -227,7 +227,7 @@ fn different_digests_stop_the_transition_and_nothing_is_purged() {
     let mut world = World::new(Mode::ActiveActive, Durability::Local);
     let vector =
         [(Timeline::new(1, 1), 11), (Timeline::new(2, 1), 11), (Timeline::new(3, 1), 11)].into_iter().collect();
-    let other = HomeCopy { epoch: Epoch(9), vector, count: 5, digest: vec![2] };
+    let other = HomeCopy { epoch: Epoch(9), vector, count: 5, digest: vec![2], undecided: 0 };
     world.seen.copies.insert((id(1), id(3)), other);
     let plan = world.plan(Mode::RegionalIsolation, None, Durability::Local, false).unwrap();
     let mut driver = world.driver(plan);
@@ -238,9 +238,34 @@ fn different_digests_stop_the_transition_and_nothing_is_purged() {
 }
 
 #[test]
+fn isolation_erases_no_quarantined_operation_that_nobody_has_decided_on() {
+    let mut world = World::new(Mode::ActivePassive, Durability::Local);
+    world.region(id(3)).quarantined_for_others = 2;
+    let refusals = world.plan(Mode::RegionalIsolation, None, Durability::Local, false).unwrap_err();
+    assert!(refusals[0].to_string().starts_with("region 3: holds 2 quarantined operations of other homes"));
+    let plan = world.plan(Mode::RegionalIsolation, None, Durability::Local, true).unwrap();
+    assert!(plan.costs.iter().any(|cost| cost.contains("erased")), "{:?}", plan.costs);
+    // A region that learns only of a later regime what it has to put aside.
+    for force in [false, true] {
+        let mut world = World::new(Mode::ActiveActive, Durability::Local);
+        let vector = ALL.into_iter().map(|region| (Timeline::new(region, 1), 11)).collect();
+        let late = HomeCopy { epoch: Epoch(9), vector, count: 5, digest: vec![1], undecided: 1 };
+        world.seen.copies.insert((id(1), id(3)), late);
+        let plan = world.plan(Mode::RegionalIsolation, None, Durability::Local, force).unwrap();
+        let mut driver = world.driver(plan);
+        let end = world.run(&mut driver);
+        let refused = matches!(&end, Command::Abort(reason) if reason.contains("region 3 holds 1 quarantined"));
+        assert_eq!((refused, end == Command::Done), (!force, force), "{end:?}");
+    }
+}
+
+#[test]
 fn a_home_that_is_behind_is_waited_for() {
     let vector = |seq| [(Timeline::new(2, 1), seq)].into_iter().collect();
-    let copy = |seq, digest: u8| HomeCopy { epoch: Epoch(2), vector: vector(seq), count: 1, digest: vec![digest] };
+    let copy = |seq, digest: u8| {
+        let (epoch, vector) = (Epoch(2), vector(seq));
+        HomeCopy { epoch, vector, count: 1, digest: vec![digest], undecided: 0 }
+    };
     assert_eq!(certify(&copy(4, 1), &copy(5, 1)), Err(CertificateError::HomeBehind));
     assert_eq!(certify(&copy(5, 1), &copy(5, 2)), Err(CertificateError::Differ));
     assert_eq!(certify(&copy(6, 1), &copy(5, 2)), Ok(()));

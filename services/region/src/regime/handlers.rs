@@ -124,8 +124,8 @@ async fn merge(State(role): Role, Json(request): Json<MergeRequest>) -> Result<J
     merged.map(Json).map_err(|error| part_problem(&error))
 }
 
-async fn copy(State(role): Role, Path(home): Path<u16>) -> Json<HomeCopy> {
-    Json(role.home_copy(RegionId(home)))
+async fn copy(State(role): Role, Path(home): Path<u16>) -> Result<Json<HomeCopy>, Problem> {
+    role.home_copy(RegionId(home)).await.map(Json).map_err(|error| part_problem(&error))
 }
 
 async fn transition(

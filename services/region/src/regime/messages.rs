@@ -97,6 +97,8 @@ pub(super) struct SeenView {
     pub lag_ms: u64,
     pub lag_operations: u64,
     pub quarantined: u64,
+    #[serde(default)]
+    pub quarantined_for_others: u64,
     pub barrier: Option<Barrier>,
     pub merged_generation: u32,
     pub purged_generation: u32,
@@ -110,6 +112,7 @@ impl From<SeenView> for Seen {
             lag_ms: view.lag_ms,
             lag_operations: view.lag_operations,
             quarantined: view.quarantined,
+            quarantined_for_others: view.quarantined_for_others,
             barrier: view.barrier,
             merged_generation: view.merged_generation,
             purged_generation: view.purged_generation,

@@ -1,6 +1,6 @@
 //! A region's part in changes that another one drives: report, close the gate, wait, merge, complete a timeline.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +15,11 @@ use longhaul_core::vector::VersionVector;
 
 use super::RegimeRole;
 use super::messages::{LOG_PATH, LogRequest, SEEN_PATH, SeenView, TopUpRequest};
-use crate::store::StoreError;
+use crate::store::{QuarantineState, StoreError};
 use crate::writer::GateScope as WriterScope;
+
+/// Quarantined operations read at a time.
+const QUARANTINE_PAGE: usize = 1000;
 
 /// Why a part was not done.
 #[derive(Debug, thiserror::Error)]
@@ -45,17 +48,39 @@ impl RegimeRole {
         let regime = region.regime();
         let (lag_ms, lag_operations) = self.lag_behind_primary(&regime);
         let progress = self.progress();
+        let undecided = self.undecided().await?;
         Ok(SeenView {
             epoch: regime.epoch,
             applied: visible_vector(&positions),
             max_time_ns: positions.values().map(|position| position.version.time_ns).max().unwrap_or(0),
             lag_ms,
             lag_operations,
-            quarantined: region.store.stats().await?.quarantine_open,
+            quarantined: undecided.values().sum(),
+            quarantined_for_others: undecided.iter().filter(|(home, _)| **home != region.id()).map(|(_, n)| n).sum(),
             barrier: progress.barrier,
             merged_generation: progress.merged_generation,
             purged_generation: progress.purged_generation,
         })
+    }
+
+    /// Quarantined operations that nobody has decided on, by the home of their record.
+    async fn undecided(&self) -> Result<BTreeMap<RegionId, u64>, StoreError> {
+        let store = &self.region.store;
+        let mut undecided = BTreeMap::new();
+        let mut offset = 0;
+        let mut left = store.stats().await?.quarantine_open;
+        while left > 0 {
+            let page = store.quarantine(offset, QUARANTINE_PAGE).await?;
+            if page.is_empty() {
+                break;
+            }
+            offset += page.len() as u64;
+            for row in page.iter().filter(|row| row.state == QuarantineState::Open) {
+                *undecided.entry(row.operation.home).or_default() += 1;
+                left = left.saturating_sub(1);
+            }
+        }
+        Ok(undecided)
     }
 
     fn lag_behind_primary(&self, regime: &Regime) -> (u64, u64) {
@@ -133,19 +158,21 @@ impl RegimeRole {
     }
 
     /// This region's copy of a home's records.
-    pub(super) fn home_copy(&self, home: RegionId) -> HomeCopy {
+    pub(super) async fn home_copy(&self, home: RegionId) -> Result<HomeCopy, PartError> {
         // The regime first: the copy may be of a later moment than it says, never of an earlier one.
         let epoch = self.region.regime().epoch;
+        let undecided = self.undecided().await?.get(&home).copied().unwrap_or(0);
         // Vector and digest as the writer published them, together. Read apart, from the store and from the positions,
         // they may be of two commits: equal vectors with unequal digests, which says that the regions have diverged.
         let published = self.region.digests();
         let digest = published.homes.get(&home).copied().unwrap_or_default();
-        HomeCopy {
+        Ok(HomeCopy {
             epoch,
             vector: visible_vector(&published.positions),
             count: digest.rows,
             digest: digest.sum.to_be_bytes().to_vec(),
-        }
+            undecided,
+        })
     }
 
     /// Completes the old primary's timeline from another region that has promised as well.

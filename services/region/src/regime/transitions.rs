@@ -276,7 +276,7 @@ async fn seen<B: serde::Serialize + Sync>(
 
 async fn copy(role: &SharedRole, home: RegionId, at: RegionId) -> Option<HomeCopy> {
     if at == role.region.id() {
-        return Some(role.home_copy(home));
+        return role.home_copy(home).await.ok();
     }
     role.peers.get(at, &format!("/internal/v1/transition/copy/{home}")).await.ok()
 }

@@ -161,10 +161,11 @@ impl Voting {
     /// because the others had it; what it wrote last is still gone, and its places must not be given to anything else.
     pub(super) async fn lose(&self, timeline: Timeline) -> Result<(), VoteError> {
         let mut inner = self.inner.lock().await;
-        if inner.lost == Some(timeline) || self.region.regime().timeline_of(self.region.id()) != Some(timeline) {
+        let lost = later(inner.lost, timeline);
+        if inner.lost == lost || self.region.regime().timeline_of(self.region.id()) != Some(timeline) {
             return Ok(());
         }
-        inner.lost = Some(timeline);
+        inner.lost = lost;
         inner.dirty = true;
         self.region.block(Blocker::Introducing, true);
         self.settle(&mut inner).await
@@ -264,10 +265,29 @@ impl Voting {
     }
 }
 
+/// The later of the lives in which a region lost something. What it learns of an earlier one, from a regime that it has not
+/// left behind yet, must not make it forget that it lost its store in the one that the others have given it since.
+fn later(known: Option<Timeline>, timeline: Timeline) -> Option<Timeline> {
+    known.filter(|known| known.incarnation >= timeline.incarnation).or(Some(timeline))
+}
+
 fn stored<T: DeserializeOwned>(meta: &BTreeMap<String, Bytes>, key: &str) -> Option<T> {
     meta.get(key).and_then(|bytes| postcard::from_bytes(bytes).ok())
 }
 
 fn bytes(value: &impl Serialize) -> Bytes {
     Bytes::from(postcard::to_stdvec(value).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_lost_in_an_earlier_life_does_not_make_the_later_one_whole() {
+        let life = |incarnation| Timeline::new(3, incarnation);
+        assert_eq!(later(None, life(1)), Some(life(1)));
+        assert_eq!(later(Some(life(1)), life(2)), Some(life(2)));
+        assert_eq!(later(Some(life(2)), life(1)), Some(life(2)));
+    }
 }
