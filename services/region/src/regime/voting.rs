@@ -193,7 +193,8 @@ impl Voting {
     /// Notes an adopted regime.
     pub(super) async fn adopted(&self, regime: &Regime) -> Result<(), VoteError> {
         let mut inner = self.inner.lock().await;
-        if inner.lost.is_some() && inner.lost != regime.timeline_of(self.region.id()) {
+        let own = regime.timeline_of(self.region.id());
+        if inner.lost.is_some_and(|lost| is_left_behind(lost, own)) {
             inner.lost = None;
             inner.dirty = true;
             self.region.block(Blocker::Introducing, false);
@@ -271,6 +272,12 @@ fn later(known: Option<Timeline>, timeline: Timeline) -> Option<Timeline> {
     known.filter(|known| known.incarnation >= timeline.incarnation).or(Some(timeline))
 }
 
+/// Whether a region whose own timeline is `own` now has a life that it has not lost. On the way to the newest regime it may
+/// adopt one in which it still had an earlier life.
+fn is_left_behind(lost: Timeline, own: Option<Timeline>) -> bool {
+    own.is_some_and(|own| own.incarnation > lost.incarnation)
+}
+
 fn stored<T: DeserializeOwned>(meta: &BTreeMap<String, Bytes>, key: &str) -> Option<T> {
     meta.get(key).and_then(|bytes| postcard::from_bytes(bytes).ok())
 }
@@ -289,5 +296,7 @@ mod tests {
         assert_eq!(later(None, life(1)), Some(life(1)));
         assert_eq!(later(Some(life(1)), life(2)), Some(life(2)));
         assert_eq!(later(Some(life(2)), life(1)), Some(life(2)));
+        let left_behind = [1, 2, 3].map(|own| is_left_behind(life(2), Some(life(own))));
+        assert_eq!(left_behind, [false, false, true]);
     }
 }
