@@ -218,16 +218,16 @@ impl TransitionDriver {
                 _ => Err(CertificateError::HomeBehind),
             };
             match result {
-                // A region learns of what it has to put aside with a regime, perhaps only since this was planned.
-                Ok(()) => match held.map_or(0, |held| held.undecided) {
-                    undecided if undecided > 0 && !self.plan.forced => {
+                Ok(()) => {
+                    // A region learns of what it has to put aside with a regime, perhaps only since this was planned.
+                    let undecided = held.map_or(0, |held| held.undecided);
+                    if undecided > 0 && !self.plan.forced {
                         return Check::Failed(format!(
                             "region {holder} holds {undecided} quarantined operations of home {home}; \
                              merge or discard them, or force: they are erased"
                         ));
                     }
-                    _ => {}
-                },
+                }
                 Err(CertificateError::HomeBehind) => open.push(Command::Certify { home, holder }),
                 Err(CertificateError::Differ) => {
                     let reason = CertificateError::Differ;
