@@ -356,6 +356,7 @@ fn positions_of_fenced_regions() {
             latency_rank: BTreeMap::new(),
             chains: BTreeMap::new(),
             last_head: Some(4),
+            old_is_lost: false,
             allow_data_loss: true,
             prefer: None,
             id: Uuid::nil(),

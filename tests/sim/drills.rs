@@ -5,13 +5,13 @@ use longhaul_core::regime::Durability;
 use longhaul_core::report::Verdict;
 use longhaul_core::topology::Topology;
 use longhaul_simulation::distribution::Collection;
-use longhaul_simulation::run_drill;
+use longhaul_simulation::{USUAL_TOPOLOGY, run_drill};
 
 /// The longest for which a planned transition may hold writes, in milliseconds.
 const PLANNED_PAUSE_MAX_MS: f64 = 2_000.0;
 
 fn topology() -> Topology {
-    Topology::shipped("three-continents").unwrap().unwrap()
+    Topology::shipped(USUAL_TOPOLOGY).unwrap().unwrap()
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn figures_of_region_loss_by_durability() {
             let drill = run_drill(&topology(), &plan).unwrap();
             all.add(seed, drill.report, drill.virtual_time.as_secs_f64());
         }
-        let report = all.report("region-loss", "three-continents", durability.to_string(), None);
+        let report = all.report("region-loss", USUAL_TOPOLOGY, durability.to_string(), None);
         println!("{}\n{:?}\n{:#?}", report.regime, report.verdicts, report.distributions);
     }
 }

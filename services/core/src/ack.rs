@@ -89,6 +89,15 @@ impl AckTracker {
     }
 }
 
+/// What a write that meets the regime's durability has achieved. With an empty in-sync set `sync` asks nobody: the write
+/// is on the primary's disk alone, which is `local`.
+pub fn achieved(regime: &Regime) -> Durability {
+    match regime.durability {
+        Durability::Sync if regime.in_sync.is_empty() => Durability::Local,
+        durability => durability,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +131,16 @@ mod tests {
         assert_eq!(committed(Durability::Sync, &acks), 4);
         assert_eq!(committed(Durability::Sync, &acks[..1]), 0);
         assert_eq!(committed(Durability::Semi(1), &[(2, 1, 99)]), 10, "never beyond the local head");
+    }
+
+    #[test]
+    fn what_nobody_else_was_asked_for_is_not_synchronous() {
+        let mut alone = regime(Durability::Sync);
+        assert_eq!(achieved(&alone), Durability::Sync);
+        alone.in_sync.clear();
+        assert_eq!(AckTracker::new(RegionId(1)).committed(&alone, TIMELINE, 10), 10);
+        assert_eq!(achieved(&alone), Durability::Local);
+        assert_eq!(achieved(&regime(Durability::Semi(2))), Durability::Semi(2));
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Inputs {
     pub chains: BTreeMap<(RegionId, Dot), Chain>,
     /// The last head of the old primary that anybody heard, for the predicted loss.
     pub last_head: Option<u64>,
+    /// The old primary was heard, and said that its log was set back: nothing is won by waiting for what it alone had.
+    pub old_is_lost: bool,
     /// A person accepts that acknowledged writes may be lost.
     pub allow_data_loss: bool,
     /// A person wants this region; it is topped up if it is behind.
@@ -136,7 +138,7 @@ pub enum FailoverRefusal {
         missing: BTreeSet<RegionId>,
     },
     /// No member of the in-sync set was heard.
-    #[error("sync durability: no member of the in-sync set was heard; it is: regions {}; reach one of them, or allow data loss", list(.in_sync))]
+    #[error("sync durability: {}, or allow data loss", reach_in_sync(.in_sync))]
     NoInSync {
         /// The set.
         in_sync: BTreeSet<RegionId>,
@@ -167,6 +169,14 @@ pub enum FailoverRefusal {
         /// Where.
         dot: Dot,
     },
+}
+
+fn reach_in_sync(in_sync: &BTreeSet<RegionId>) -> String {
+    if in_sync.is_empty() {
+        return "nobody is in the in-sync set, so that only the primary has what it acknowledged last; start it on its disk"
+            .to_owned();
+    }
+    format!("no member of the in-sync set was heard; it is: regions {}; reach one of them", list(in_sync))
 }
 
 fn list(regions: &BTreeSet<RegionId>) -> String {
@@ -244,9 +254,17 @@ impl Survey<'_> {
         Err(FailoverRefusal::NoMajority { heard, needed, missing })
     }
 
+    /// Whether the old primary was heard and has all that it ever wrote, as far as can be told: unless its disk was set
+    /// back since, nobody else has more.
+    fn old_primary_is_whole(&self) -> bool {
+        let timeline = self.old_timeline();
+        self.inputs.fenced.contains_key(&self.old)
+            && self.fenced().all(|region| self.has(region, timeline) <= self.has(self.old, timeline))
+    }
+
     /// Whether every acknowledged write is with somebody who was heard. The old primary itself has them all.
     fn check_heard(&self) -> Result<Vec<FailoverRefusal>, FailoverRefusal> {
-        if self.inputs.fenced.contains_key(&self.old) {
+        if self.old_primary_is_whole() {
             return Ok(Vec::new());
         }
         let heard = self.heard_followers();
@@ -262,11 +280,20 @@ impl Survey<'_> {
                     missing: followers.difference(&heard).copied().collect(),
                 })
             }
-            Durability::Sync => heard
-                .is_disjoint(&self.current.in_sync)
+            Durability::Sync => (heard.is_disjoint(&self.current.in_sync) && !self.nothing_is_won_by_waiting())
                 .then(|| FailoverRefusal::NoInSync { in_sync: self.current.in_sync.clone() }),
         };
         self.unless_allowed(refusal)
+    }
+
+    /// Whether nothing is won by waiting although nobody is in the in-sync set. The primary was alone then, and acknowledged
+    /// what it wrote as local. Whatever was acknowledged as more than that before the set shrank is with some region; so
+    /// either the old primary was heard and is whole, or its log is known to be lost and everybody else was heard.
+    fn nothing_is_won_by_waiting(&self) -> bool {
+        let mut others = self.current.members.keys().filter(|region| **region != self.old);
+        let alone = self.current.in_sync.iter().all(|region| *region == self.old);
+        let lost = self.inputs.old_is_lost && others.all(|region| self.inputs.fenced.contains_key(region));
+        alone && (lost || self.old_primary_is_whole())
     }
 
     fn unless_allowed(&self, refusal: Option<FailoverRefusal>) -> Result<Vec<FailoverRefusal>, FailoverRefusal> {
@@ -324,7 +351,9 @@ impl Survey<'_> {
     /// The region with the most history; ties go to the best placed for users.
     fn choose(&self) -> Result<RegionId, FailoverRefusal> {
         let eligible = |region: &RegionId| match self.current.durability {
-            Durability::Sync if !self.inputs.allow_data_loss => self.current.in_sync.contains(region),
+            Durability::Sync if !self.inputs.allow_data_loss => {
+                self.current.in_sync.contains(region) || self.nothing_is_won_by_waiting()
+            }
             _ => true,
         };
         let candidates: BTreeSet<RegionId> = self.heard_followers().into_iter().filter(eligible).collect();

@@ -20,6 +20,7 @@ fn inputs(heard: &[(u16, u64)]) -> Inputs {
         latency_rank: BTreeMap::new(),
         chains: BTreeMap::new(),
         last_head: Some(12),
+        old_is_lost: false,
         allow_data_loss: false,
         prefer: None,
         id: Uuid::nil(),
@@ -95,6 +96,14 @@ fn an_old_primary_that_was_reached_gives_its_tail_and_nothing_is_lost() {
 }
 
 #[test]
+fn an_old_primary_whose_disk_was_set_back_does_not_stand_for_what_it_acknowledged() {
+    let current = regime(3, Durability::Semi(1));
+    let refusal = plan(&current, &with_chains(inputs(&[(1, 5), (2, 7)]))).unwrap_err();
+    assert_eq!(refusal, FailoverRefusal::TooFewHeard { heard: 1, needed: 2, missing: [RegionId(3)].into() });
+    assert!(plan(&current, &with_chains(inputs(&[(1, 5), (2, 7), (3, 6)]))).is_ok());
+}
+
+#[test]
 fn without_a_majority_of_voters_nothing_helps() {
     let mut inputs = inputs(&[(2, 9)]);
     inputs.allow_data_loss = true;
@@ -141,6 +150,29 @@ fn sync_takes_one_in_sync_member_and_no_other_candidate() {
     assert_eq!((next.primary, next.in_sync), (Some(RegionId(2)), [RegionId(3)].into()));
     current.in_sync = [RegionId(4)].into();
     assert!(matches!(plan(&current, &heard), Err(FailoverRefusal::NoInSync { .. })));
+}
+
+/// With nobody in the set the primary answers `local`, and what it answered as `sync` before is with somebody.
+#[test]
+fn a_sync_primary_that_was_alone_and_lost_its_disk_is_replaced_once_everybody_is_heard() {
+    let alone_of = |regions| Regime { in_sync: BTreeSet::new(), ..regime(regions, Durability::Sync) };
+    let current = alone_of(3);
+    let alone = plan(&current, &inputs(&[(2, 7), (3, 6)])).unwrap_err();
+    assert_eq!(alone, FailoverRefusal::NoInSync { in_sync: BTreeSet::new() });
+    assert!(alone.to_string().contains("start it on its disk, or allow data loss"), "{alone}");
+    let lost = |heard: &[(u16, u64)]| Inputs { old_is_lost: true, ..with_chains(inputs(heard)) };
+    let too_few = plan(&alone_of(4), &lost(&[(2, 7), (3, 6), (1, 0)]));
+    assert!(matches!(too_few, Err(FailoverRefusal::NoInSync { .. })), "region 4 may have more: {too_few:?}");
+    let next = flip(&current, &lost(&[(2, 7), (3, 6)]));
+    let candidate = Some(RegionId(2));
+    assert_eq!((next.regime.primary, next.regime.cuts.get(OLD), next.gave_up), (candidate, 7, Vec::new()));
+    let mut shared = current.clone();
+    shared.in_sync = [RegionId(3)].into();
+    let decision = plan(&shared, &lost(&[(2, 7), (3, 6)]));
+    assert!(matches!(decision, Ok(Decision::TopUp { candidate: RegionId(3), .. })), "{decision:?}");
+    // One that has everything is worth as much as everybody.
+    let decision = plan(&current, &with_chains(inputs(&[(1, 8), (2, 7)])));
+    assert!(matches!(decision, Ok(Decision::TopUp { candidate: RegionId(2), .. })), "{decision:?}");
 }
 
 #[test]

@@ -1,15 +1,14 @@
 //! Gates: may this region take this request under this regime, and may it still acknowledge it?
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error_code::ErrorCode;
-use crate::ids::{Epoch, RegionId};
+use crate::ids::RegionId;
 use crate::mutants::{Rule, is_broken};
-use crate::regime::{Durability, Mode, Regime, Stage};
+use crate::regime::{Mode, Regime, Stage};
 
 /// How fresh a read has to be.
 #[derive(
@@ -225,37 +224,6 @@ pub fn still_acknowledges(at_accept: &Regime, now: &Regime, me: RegionId, lease_
         Mode::ActivePassive => now.is_primary(me) && lease_valid,
         Mode::ActiveActive | Mode::RegionalIsolation => now.is_active(me),
     }
-}
-
-/// How far a follower said that it has the primary's timeline durably.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DurableAck {
-    /// The regime that the follower had adopted and promised when it said so.
-    pub epoch: Epoch,
-    /// The last sequence number of the primary's current timeline that it has on stable storage, without gaps.
-    pub seq: u64,
-}
-
-/// The last sequence number of the primary's timeline that meets the regime's durability. `head` is what the primary
-/// itself has on stable storage.
-///
-/// Only active followers count, and only what they said under this very epoch: an acknowledgement from before says
-/// nothing about what the follower will let a new primary forget.
-pub fn acknowledged_seq(regime: &Regime, head: u64, acks: &BTreeMap<RegionId, DurableAck>) -> u64 {
-    let durable_at = |region: &RegionId| {
-        let member_counts = regime.is_active(*region) && Some(*region) != regime.primary;
-        acks.get(region).filter(|ack| member_counts && ack.epoch == regime.epoch).map_or(0, |ack| ack.seq)
-    };
-    let reached = match regime.durability {
-        Durability::Local => head,
-        Durability::Semi(k) => {
-            let mut seqs: Vec<u64> = regime.members.keys().map(durable_at).collect();
-            seqs.sort_unstable_by(|a, b| b.cmp(a));
-            usize::from(k).checked_sub(1).map_or(head, |last| seqs.get(last).copied().unwrap_or(0))
-        }
-        Durability::Sync => regime.in_sync.iter().map(durable_at).min().unwrap_or(head),
-    };
-    reached.min(head)
 }
 
 /// Whether operations may travel between regions: always, except in isolation before homes are merged again.

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::ids::Incarnation;
-use crate::regime::{MemberState, Target, Transition};
+use crate::ids::{Epoch, Incarnation};
+use crate::regime::{Durability, MemberState, Target, Transition};
 
 const ALL: [RegionId; 3] = [RegionId(1), RegionId(2), RegionId(3)];
 
@@ -132,27 +132,6 @@ fn an_acknowledgement_needs_the_lease_the_role_and_the_same_timeline_now() {
     assert!(!still_acknowledges(&accepted, &again, me, true), "the old timeline is sealed");
     later.primary = Some(RegionId(2));
     assert!(!still_acknowledges(&accepted, &later, me, true));
-}
-
-fn acks(items: &[(u16, u64, u64)]) -> BTreeMap<RegionId, DurableAck> {
-    items
-        .iter()
-        .map(|(region, epoch, seq)| (RegionId(*region), DurableAck { epoch: Epoch(*epoch), seq: *seq }))
-        .collect()
-}
-
-#[test]
-fn durability_counts_active_followers_of_this_epoch_only() {
-    let told = acks(&[(1, 1, 99), (2, 1, 5), (3, 1, 3), (9, 1, 99)]);
-    assert_eq!(acknowledged_seq(&regime(Mode::ActivePassive, Durability::Local), 10, &told), 10);
-    let mut semi = regime(Mode::ActivePassive, Durability::Semi(1));
-    assert_eq!(acknowledged_seq(&semi, 10, &told), 5, "the primary and strangers do not count");
-    assert_eq!(acknowledged_seq(&regime(Mode::ActivePassive, Durability::Semi(2)), 10, &told), 3);
-    assert_eq!(acknowledged_seq(&regime(Mode::ActivePassive, Durability::Semi(3)), 10, &told), 0);
-    assert_eq!(acknowledged_seq(&regime(Mode::ActivePassive, Durability::Sync), 10, &told), 3);
-    assert_eq!(acknowledged_seq(&semi, 10, &acks(&[(2, 0, 7), (3, 1, 3)])), 3, "another epoch does not count");
-    semi.members.get_mut(&RegionId(2)).unwrap().state = MemberState::Joining;
-    assert_eq!(acknowledged_seq(&semi, 10, &told), 3, "a joining member does not count");
 }
 
 proptest! {

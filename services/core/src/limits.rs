@@ -32,7 +32,7 @@ pub const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// Largest frame that a peer may send, in bytes.
 pub const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of operations that may be in flight to one peer without an acknowledgement: at least the bandwidth-delay
-/// product of the longest link (4 MiB = 100 Mbit/s over 320 ms).
+/// product of the longest link (4 MiB = 100 Mbit/s over 335 ms).
 pub const CREDIT_BYTES: usize = 4 * 1024 * 1024;
 
 /// How often a replication stream says that it lives.

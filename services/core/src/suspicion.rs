@@ -17,8 +17,8 @@ pub struct SuspicionReport {
     /// The regime that it has adopted.
     pub epoch: Epoch,
     /// The members that it has not heard for [`limits::SUSPECT_AFTER`]; the primary if that one says of itself that it
-    /// hears no majority, or names itself here; itself if it is the primary and its log was set back, so that it will
-    /// never write again as what it is.
+    /// hears no majority, or names itself here; itself if its log was set back: as the primary it will never write again
+    /// as what it is, as a follower it is no member of the in-sync set before it has joined again.
     pub suspects: BTreeSet<RegionId>,
 }
 
@@ -139,9 +139,8 @@ impl Detector {
     pub fn report(&self, regime: &Regime, now_boot_ns: u64) -> SuspicionReport {
         let mut suspects: BTreeSet<RegionId> =
             regime.participants().filter(|region| self.suspects(*region, now_boot_ns)).collect();
-        suspects.extend(regime.primary.filter(|primary| {
-            (*primary == self.me && self.set_back) || self.counts_as_down(regime, *primary, now_boot_ns)
-        }));
+        suspects.extend(Some(self.me).filter(|_| self.set_back));
+        suspects.extend(regime.primary.filter(|primary| self.counts_as_down(regime, *primary, now_boot_ns)));
         SuspicionReport { epoch: regime.epoch, suspects }
     }
 
@@ -350,7 +349,10 @@ mod tests {
         assert_eq!(follower.verdict(&regime(), &BTreeMap::new(), 1000 * MS), Verdict::Propose);
         let mut later = regime();
         later.primary = Some(RegionId(3));
-        assert_eq!(primary.report(&later, MS), says(&[]), "whoever is not the primary joins again by itself");
+        assert_eq!(primary.report(&later, MS), says(&[1]), "the primary leaves such a follower out of the in-sync set");
+        let mut other = Detector::new(RegionId(2), 0);
+        other.heartbeat(RegionId(1), says(&[1]), Duration::ZERO, 0);
+        assert_eq!(other.report(&later, MS), says(&[]), "it joins again by itself; nobody replaces anybody for that");
     }
 
     #[test]

@@ -20,13 +20,12 @@ use crate::handlers::rows::{ROWS_KEYS_MAX, ROWS_PATH, Rows};
 use crate::replicator::authorize;
 use crate::state::{Blocker, Region};
 use crate::store::StoreError;
+use crate::store::quarantine_pages::QuarantinePages;
 
 /// Pause before the next attempt.
 const RETRY: Duration = Duration::from_millis(200);
 /// A peer that was not heard for this long is not asked.
 const HEARD: Duration = Duration::from_secs(2);
-/// Quarantined operations read at a time.
-const PAGE: usize = 1000;
 
 /// Starts the task.
 pub(crate) fn start(region: &Arc<Region>) {
@@ -123,11 +122,13 @@ fn leads_repair(regime: &Regime, me: RegionId, repairing: &BTreeSet<RegionId>) -
 /// The newest state of each key in the logs of history, as far as they reach back.
 async fn logged(region: &Region, keys: &BTreeSet<RecordKey>) -> Result<Vec<Record>, StoreError> {
     let mut newest: BTreeMap<RecordKey, Record> = BTreeMap::new();
+    let mut whole = true;
     for (timeline, position) in region.positions().iter() {
         // What is no longer in the log is skipped: the first page begins wherever the log does.
         let mut after = 0;
         while after < position.visible {
             let page = region.store.log(*timeline, after, BATCH_OPERATIONS_MAX, BATCH_BYTES_MAX).await?;
+            whole &= after > 0 || page.first().is_some_and(|first| first.dot.seq == 1);
             let Some(last) = page.last() else { break };
             after = last.dot.seq;
             let shown = page.iter().filter(|operation| operation.dot.seq <= position.visible);
@@ -137,6 +138,14 @@ async fn logged(region: &Region, keys: &BTreeSet<RecordKey>) -> Result<Vec<Recor
                 }
             }
         }
+    }
+    let missing = keys.len() - newest.len();
+    if missing > 0 && !whole {
+        tracing::warn!(
+            missing,
+            "the log has nothing of some records that a removed tail had touched, and does not reach back to the \
+             beginning: those that the tail did not create are lost here (see /v1/regions/REGION/divergent for the tail)"
+        );
     }
     Ok(newest.into_values().collect())
 }
@@ -160,12 +169,19 @@ async fn take(region: &Arc<Region>, keys: Vec<RecordKey>, rows: Vec<Record>) -> 
 }
 
 /// In isolation a home's records are at home, and with whoever kept them while the home was frozen: their rows come from
-/// all of those, and the newest one counts. Records of other homes do not come back.
+/// all of those, and the newest one counts. What is kept for a frozen home comes back from the log: every keeper may have
+/// removed the same tail, and none may ask another. Other records of other homes do not come back.
 async fn repair_home(region: &Arc<Region>, keys: Vec<RecordKey>) -> Result<(), RepairError> {
     let (me, regime) = (region.id(), region.regime());
     let (own, foreign): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| key.home == me);
+    let (kept, foreign): (Vec<_>, Vec<_>) =
+        foreign.into_iter().partition(|key| regime.frozen_homes.contains(&key.home));
     // Asked even if there are none: a purge may have taken the last ones away.
     region.writer.repair(foreign, Vec::new()).await?;
+    if !kept.is_empty() {
+        let rows = logged(region, &kept.iter().cloned().collect()).await?;
+        take(region, kept, rows).await?;
+    }
     if own.is_empty() {
         return Ok(());
     }
@@ -217,16 +233,13 @@ fn sources(region: &Region) -> Vec<RegionId> {
 /// Keys that this region has to repair, at most `max` of them.
 pub(crate) async fn unrepaired(region: &Region, max: usize) -> Result<BTreeSet<RecordKey>, StoreError> {
     let mut keys = BTreeSet::new();
-    let mut offset = 0;
-    loop {
-        let page = region.store.quarantine(offset, PAGE).await?;
-        offset += page.len() as u64;
-        let last = page.len() < PAGE;
+    let mut pages = QuarantinePages::new(&*region.store);
+    while keys.len() < max
+        && let Some(page) = pages.next().await?
+    {
         keys.extend(page.iter().filter(|row| !row.repaired).filter_map(|row| row.operation.key()));
-        if last || keys.len() >= max {
-            return Ok(keys.into_iter().take(max).collect());
-        }
     }
+    Ok(keys.into_iter().take(max).collect())
 }
 
 async fn fetch(region: &Region, source: RegionId, keys: &[RecordKey]) -> Result<Rows, RepairError> {

@@ -19,15 +19,20 @@ use crate::machine::USERS;
 use crate::net::SimNet;
 use crate::operator::Operator;
 use crate::schedule::{AFTER_HEAL_MS, Schedule};
-use crate::timeline::Timeline;
+use crate::timeline::{Acknowledgement, Timeline};
 use crate::world::{Simulation, SimulationError, WorldConfig, end_watching_panics, take_panics};
 
 /// Virtual time after which a run counts as stuck.
 const LIMIT: Duration = Duration::from_secs(600);
 
+/// The topology of seeds that name none.
+pub const USUAL_TOPOLOGY: &str = "three-continents";
+
 /// What came of a chaotic run.
 #[derive(Debug)]
 pub struct ChaosRun {
+    /// The name of the topology.
+    pub topology: String,
     /// The seed.
     pub seed: u64,
     /// What was violated, one line each; empty if all is well.
@@ -43,7 +48,8 @@ pub struct ChaosRun {
 impl ChaosRun {
     /// The one command that runs this seed again and prints its timeline.
     pub fn replay(&self) -> String {
-        format!("LONGHAUL_SEED={} ./tests/run sim", self.seed)
+        let command = format!("LONGHAUL_SEED={} ./tests/run sim", self.seed);
+        if self.topology == USUAL_TOPOLOGY { command } else { format!("LONGHAUL_TOPOLOGY={} {command}", self.topology) }
     }
 }
 
@@ -77,9 +83,9 @@ pub fn run_chaos(topology: &Topology, seed: u64) -> Result<ChaosRun, SimulationE
     let machine = simulation.machine.clone();
     let regions: Vec<_> = topology.locations.iter().map(|location| location.region).collect();
     let told = watch.clone();
-    let on_acknowledgement = move |host: usize, epoch: u64| {
+    let on_acknowledgement = move |host: usize, write: Acknowledgement| {
         if let Some(region) = regions.get(host).copied().flatten() {
-            told.acknowledged(region, epoch);
+            told.acknowledged(region, write.epoch, write.dot);
         }
     };
     let collector = machine.timeline.collector(simulation.hosts(), Box::new(on_acknowledgement));
@@ -90,7 +96,8 @@ pub fn run_chaos(topology: &Topology, seed: u64) -> Result<ChaosRun, SimulationE
         async move {
             let host = machine.links.host(USERS).unwrap_or_default();
             let client = HttpClient::new(Arc::new(SimNet::new(host, machine.links.clone())));
-            let mut operator = Operator { topology, schedule, machine, watch, client, seed, seen: Seen::default() };
+            let (seen, active) = (Seen::default(), RefCell::default());
+            let mut operator = Operator { topology, schedule, machine, watch, client, seed, seen, active };
             operator.run().await;
             *kept.borrow_mut() = operator.seen;
         }
@@ -115,11 +122,13 @@ pub fn run_chaos(topology: &Topology, seed: u64) -> Result<ChaosRun, SimulationE
     drop(simulation);
     end_watching_panics();
     violations.extend(watch.violations());
+    violations.extend(machine.timeline.alarms().into_iter().map(|alarm| format!("a service raises an alarm: {alarm}")));
     let seen = seen.take();
     if violations.is_empty() {
         violations = judge::violations(&schedule, &watch, &seen);
     }
     Ok(ChaosRun {
+        topology: topology.name.clone(),
         seed,
         violations,
         timeline: timeline_text(&schedule, &machine.timeline),

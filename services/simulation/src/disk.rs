@@ -41,6 +41,8 @@ pub(crate) struct Disk {
     flush_ms: AtomicU64,
     usual_flush_ms: u64,
     full: AtomicBool,
+    /// Whether a commit has ever failed.
+    refused: AtomicBool,
     stopped: AtomicBool,
     rng: Mutex<SmallRng>,
     witness: Arc<dyn Witness>,
@@ -56,6 +58,7 @@ impl Disk {
             flush_ms: AtomicU64::new(usual_flush_ms),
             usual_flush_ms,
             full: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             rng: Mutex::new(seed::stream(seed, 0)),
             witness,
@@ -76,7 +79,7 @@ impl Disk {
         self.stopped.store(stopped, Ordering::Relaxed);
     }
 
-    /// The next commit fails and changes nothing: the disk is full.
+    /// Every commit fails from now on and changes nothing: the disk is full.
     pub(crate) fn fill(&self) {
         self.full.store(true, Ordering::Relaxed);
     }
@@ -84,6 +87,11 @@ impl Disk {
     /// There is room again.
     pub(crate) fn make_room(&self) {
         self.full.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a commit has failed, for which a process may end.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// The disk is replaced by an empty one. Only while no process runs on it.
@@ -116,7 +124,8 @@ impl SimStore {
     }
 
     async fn write(&self, commit: Commit) -> Result<(), StoreError> {
-        if self.disk.full.swap(false, Ordering::Relaxed) {
+        if self.disk.full.load(Ordering::Relaxed) {
+            self.disk.refused.store(true, Ordering::Relaxed);
             let path = format!("of {}", self.disk.region);
             return Err(StoreError::Failed { path, reason: "no space left on the simulated disk".to_owned() });
         }

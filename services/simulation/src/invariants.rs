@@ -7,23 +7,25 @@
 //! | I3 | versions rise strictly along a timeline | operations of a commit |
 //! | I4 | what a region accepts is newer than what it holds | operations of a commit |
 //! | I5 | a record is what some operation made it, and never goes back to an older one | records and removed records of a commit; equal digests at the end |
-//! | I6 | nothing beyond a cut is applied; nothing accepted vanishes | operations of a commit; [`Watch::vanished`] |
-//! | I8 | a follower shows nothing that its primary does not | positions of a commit |
+//! | I6 | nothing beyond a cut is applied; nothing accepted vanishes | operations, records and positions of a commit; [`Watch::vanished`] |
+//! | I7 | what is acknowledged is on the disks that its durability names | [`Watch::acknowledged`] |
+//! | I8 | a follower shows nothing that its primary does not, and the primary nothing that is not yet as durable as promised | positions of a commit |
 //! | I9 | promises and epochs never fall | named values of a commit |
 //! | I10 | a tombstone goes only when nothing older can still arrive | removed records of a commit |
 //! | I11 | a region gives an operation one place in its log, however often it is asked for it | operations of a commit |
 //! | I12 | in isolation no foreign row is stored | operations and records of a commit |
 //! | I14 | an epoch has one regime | named values of a commit |
 //!
-//! I7 (acknowledged writes survive as promised) and the rest of I11 (what failed has no effect, one place for each
+//! The rest of I7 (acknowledged writes survive as promised) and of I11 (what failed has no effect, one place for each
 //! operation among all regions) are the oracle's; I13 (every transition ends) is asked of the regions at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use longhaul_core::ack::achieved;
 use longhaul_core::ids::{Dot, Epoch, OpId, RecordKey, RegionId, Timeline};
 use longhaul_core::operation::{Chain, Operation};
-use longhaul_core::regime::{MemberState, Mode, Regime};
+use longhaul_core::regime::{Durability, MemberState, Mode, Regime};
 use longhaul_core::register::Ballot;
 use longhaul_core::replication::{Position, durable_vector};
 use longhaul_core::vector::VersionVector;
@@ -78,6 +80,8 @@ struct State {
     shown: BTreeMap<Timeline, u64>,
     /// First and last acknowledgement by epoch and region.
     acknowledged: BTreeMap<(Epoch, RegionId), (u64, u64)>,
+    /// Operations that were acknowledged as `local` under a primary that nobody was in sync with.
+    answered_local: BTreeSet<OpId>,
     violations: Vec<String>,
 }
 
@@ -96,10 +100,12 @@ impl Watch {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A region has acknowledged a write under an epoch, now.
-    pub(crate) fn acknowledged(&self, region: RegionId, epoch: u64) {
-        let (now_ns, epoch) = (self.time.now_ns(), Epoch(epoch));
+    /// A region has acknowledged a write that it accepted under an epoch, now.
+    pub(crate) fn acknowledged(&self, region: RegionId, epoch: Epoch, dot: Dot) {
+        let now_ns = self.time.now_ns();
         let state = &mut *self.lock();
+        state.durable_as_promised(region, epoch, dot);
+        state.note_local(region, dot);
         let times = state.acknowledged.entry((epoch, region)).or_insert((now_ns, now_ns));
         times.1 = times.1.max(now_ns);
         let one_primary = |epoch: Epoch| {
@@ -122,6 +128,12 @@ impl Watch {
         state.violations.extend(found);
     }
 
+    /// Whether an operation was acknowledged as `local` under a primary that nobody was in sync with: no other disk was
+    /// promised to have it.
+    pub(crate) fn was_answered_local(&self, op_id: &str) -> bool {
+        self.lock().answered_local.iter().any(|answered| answered.to_string() == op_id)
+    }
+
     /// What was violated so far.
     pub(crate) fn violations(&self) -> Vec<String> {
         self.lock().violations.iter().take(KEPT).cloned().collect()
@@ -135,6 +147,11 @@ impl Watch {
     /// Stable regimes in order of their epochs, with the moment at which the first region made each durable.
     pub(crate) fn regimes(&self) -> Vec<(u64, Regime)> {
         self.lock().regimes.values().cloned().collect()
+    }
+
+    /// Whether the newest regime is isolation.
+    pub(crate) fn is_isolated(&self) -> bool {
+        self.lock().regimes.values().next_back().is_some_and(|(_, regime)| regime.mode == Mode::RegionalIsolation)
     }
 
     /// I6 at the end: accepted operations that no region's history has and no quarantine keeps.
@@ -287,6 +304,10 @@ impl State {
         if isolated(shadow.regime.as_ref()) && record.key.home != region && !logged {
             self.violated(format!("I12: region {region} stores a record of home {} in isolation", record.key.home));
         }
+        let regime = self.regions.get(&region).and_then(|shadow| shadow.regime.as_ref());
+        if regime.is_some_and(|regime| !within_cut(regime, record.dot)) {
+            self.violated(format!("I6: region {region} stores a record that {} made beyond its cut", record.dot));
+        }
         match self.operations.get(&record.dot) {
             Some(known) if known.version == record.version && known.key.as_ref() == Some(&record.key) => {}
             _ => self.violated(format!("I5: region {region} stores a record that {} did not make", record.dot)),
@@ -301,6 +322,68 @@ impl State {
                 "I5: region {region} goes back from {dot} at {version} to {} at {} in a record of home {}",
                 record.dot, record.version, record.key.home
             ));
+        }
+    }
+
+    /// I8: a primary shows what its durability demands on other disks only once it is there.
+    fn shown_as_promised(&mut self, region: RegionId, commit: &Commit) {
+        let Some(shadow) = self.regions.get(&region) else { return };
+        let Some(regime) = shadow.regime.as_ref().filter(|regime| regime.is_primary(region)) else { return };
+        let Some(own) = regime.timeline_of(region) else { return };
+        let before = shadow.positions.get(&own).map_or(0, |position| position.visible);
+        let now = commit.positions.iter().find(|(timeline, _)| *timeline == own).map(|(_, position)| position.visible);
+        let Some(now) = now.filter(|now| *now > before) else { return };
+        let dot = Dot { timeline: own, seq: now };
+        if !self.is_durable(regime, dot) {
+            let text = format!("I8: primary {region} shows {dot} before it is {}", regime.durability);
+            self.violated(text);
+        }
+    }
+
+    /// Whether an operation is on as many other disks as a regime's durability demands. What a disk had before it was lost
+    /// counts: the acknowledgement that it gave was true.
+    fn is_durable(&self, regime: &Regime, dot: Dot) -> bool {
+        let has = |peer: &RegionId| {
+            let held = self.regions.get(peer).and_then(|shadow| shadow.positions.get(&dot.timeline));
+            let before = self.lost_disks.get(peer).map_or(0, |had| had.get(dot.timeline));
+            held.map_or(0, |position| position.seq).max(before) >= dot.seq
+        };
+        match regime.durability {
+            Durability::Local => true,
+            Durability::Semi(k) => {
+                regime.followers().filter(|peer| regime.is_active(*peer) && has(peer)).count() >= usize::from(k)
+            }
+            Durability::Sync => regime.in_sync.iter().all(has),
+        }
+    }
+
+    /// Notes what the answer to a write says if nobody is in the in-sync set.
+    fn note_local(&mut self, region: RegionId, dot: Dot) {
+        let regime = self.regions.get(&region).and_then(|shadow| shadow.regime.as_ref());
+        let alone = regime.is_some_and(|regime| {
+            regime.mode == Mode::ActivePassive
+                && regime.durability == Durability::Sync
+                && achieved(regime) == Durability::Local
+        });
+        let place = |&((timeline, _), seq): &(&(Timeline, OpId), &u64)| (*timeline, *seq) == (dot.timeline, dot.seq);
+        if alone && let Some(((_, op_id), _)) = self.places.iter().find(place) {
+            self.answered_local.insert(*op_id);
+        }
+    }
+
+    /// I7: a write is acknowledged once it is on as many other disks as its durability demands.
+    fn durable_as_promised(&mut self, region: RegionId, accepted: Epoch, dot: Dot) {
+        let waits = |regime: &Regime| regime.mode == Mode::ActivePassive && regime.durability != Durability::Local;
+        let Some(regime) = self.regions.get(&region).and_then(|shadow| shadow.regime.as_ref()).filter(|r| waits(r))
+        else {
+            return;
+        };
+        if !self.regimes.get(&accepted).is_some_and(|(_, regime)| waits(regime)) || self.quarantined.contains(&dot) {
+            return;
+        }
+        if !self.is_durable(regime, dot) {
+            let text = format!("I7: region {region} acknowledged {dot} before it was {}", regime.durability);
+            self.violated(text);
         }
     }
 
@@ -333,11 +416,11 @@ impl State {
             let missing = members.iter().find(|member| {
                 let held = self.regions.get(*member).and_then(|shadow| shadow.positions.get(&dot.timeline));
                 let before = self.lost_disks.get(*member).map_or(0, |had| had.get(dot.timeline));
-                held.map_or(0, |position| position.seq).max(before) < dot.seq
+                held.map_or(0, |position| position.visible).max(before) < dot.seq
             });
             if let Some(missing) = missing {
                 found = Some(format!(
-                    "I10: region {region} collected a tombstone at {version} although {dot}, which is older, is still missing in region {missing}"
+                    "I10: region {region} collected a tombstone at {version} although {dot}, which is older, is not yet shown in region {missing}"
                 ));
             }
         }
@@ -366,10 +449,17 @@ impl State {
     }
 
     fn positions(&mut self, region: RegionId, commit: &Commit) {
+        self.shown_as_promised(region, commit);
         for timeline in &commit.forgotten {
             self.regions.entry(region).or_default().positions.remove(timeline);
         }
         for (timeline, position) in &commit.positions {
+            let last = Dot { timeline: *timeline, seq: position.seq };
+            let shadow = self.regions.entry(region).or_default();
+            if shadow.regime.as_ref().is_some_and(|regime| !within_cut(regime, last)) {
+                let text = format!("I6: region {region} has {timeline} up to {}, beyond its cut", position.seq);
+                self.violated(text);
+            }
             let shadow = self.regions.entry(region).or_default();
             shadow.positions.insert(*timeline, *position);
             let sealed = shadow.regime.as_ref().is_some_and(|regime| regime.cuts.0.contains_key(timeline));

@@ -18,13 +18,14 @@ mod links;
 mod machine;
 mod net;
 mod operator;
+mod overlap;
 mod schedule;
 mod seed;
 mod steady;
 mod timeline;
 mod world;
 
-pub use chaos::{ChaosRun, run_chaos};
+pub use chaos::{ChaosRun, USUAL_TOPOLOGY, run_chaos};
 pub use drill::{SimulatedDrill, run_drill};
 pub use steady::{Steady, run_steady};
 pub use timeline::Timeline;

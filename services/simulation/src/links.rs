@@ -133,6 +133,8 @@ struct Connection {
     /// What was sent to it was lost.
     dead_in: bool,
     reset: bool,
+    /// How long its end takes to get here, if the process at the other end is gone.
+    end_ns: Option<u64>,
     waker: Option<Waker>,
 }
 
@@ -226,8 +228,24 @@ impl Links {
     }
 
     /// A host's process runs from now on, or does not.
+    ///
+    /// A process that is gone drops its connections in an order that depends on what else this program has run before (tokio
+    /// shuts tasks down by their numbers, which count through all runtimes). So it is decided here, from the oldest
+    /// connection to the newest, how long their ends take, and no two of the same pair of hosts come at the same moment.
     pub(crate) fn set_up(&self, host: HostIndex, up: bool) {
-        self.lock().up[host] = up;
+        let now_ns = self.now_ns();
+        let state = &mut *self.lock();
+        state.up[host] = up;
+        if up {
+            return;
+        }
+        let mut last_ns: Vec<Option<u64>> = vec![None; self.names.len()];
+        for connection in state.connections.values_mut().filter(|connection| connection.to == host) {
+            let way_ns = state.links[self.place(host, connection.from)].delay_ns(64, now_ns);
+            let end_ns = last_ns[connection.from].map_or(way_ns, |last_ns| way_ns.max(last_ns + MS));
+            last_ns[connection.from] = Some(end_ns);
+            connection.end_ns = Some(end_ns);
+        }
     }
 
     /// Whether a host's process runs.
@@ -252,25 +270,18 @@ impl Links {
         let mut state = self.lock();
         let id = state.next_connection;
         state.next_connection += 1;
-        state
-            .connections
-            .insert(id, Connection { from, to, dead_out: false, dead_in: false, reset: false, waker: None });
+        let connection =
+            Connection { from, to, dead_out: false, dead_in: false, reset: false, end_ns: None, waker: None };
+        state.connections.insert(id, connection);
         id
     }
 
-    /// How much later than the first one the end of this connection is seen, if the process at the other end was killed:
-    /// a millisecond for each older connection to it.
-    ///
-    /// A killed process drops its connections in an order that depends on what else this program has run before (tokio
-    /// shuts tasks down by their numbers, which count through all runtimes). Their ends must come in one of their own.
-    pub(crate) fn turn_ns(&self, connection: u64) -> u64 {
-        let state = self.lock();
-        let Some(Connection { from, to, .. }) = state.connections.get(&connection) else { return 0 };
-        if state.up[*to] {
-            return 0;
-        }
-        let older = state.connections.range(..connection).filter(|(_, other)| (other.from, other.to) == (*from, *to));
-        older.count() as u64 * 1_000_000
+    /// How long the end of this connection takes to get here from the other one.
+    pub(crate) fn end_ns(&self, connection: u64) -> u64 {
+        let now_ns = self.now_ns();
+        let state = &mut *self.lock();
+        let Some(&Connection { from, to, end_ns, .. }) = state.connections.get(&connection) else { return 0 };
+        end_ns.unwrap_or_else(|| state.links[self.place(to, from)].delay_ns(64, now_ns))
     }
 
     /// A connection is gone.
@@ -525,6 +536,28 @@ mod tests {
         assert_eq!(arrive(due_ns), Arrival::Lost, "it was sent before the cut ended");
         time.advance_to(due_ns + 6);
         assert_eq!(arrive(due_ns + 5), Arrival::Here);
+    }
+
+    #[test]
+    fn ends_of_a_dead_process_take_as_long_whatever_is_dropped_first() {
+        let ends = |first_dropped: usize| {
+            let (_, links) = links();
+            let (a, b) = (links.name(0).to_owned(), links.name(1).to_owned());
+            let jitter = LinkPatch { jitter_ms: Some(20.0), ..LinkPatch::default() };
+            links.patch(&b, &a, &jitter).unwrap();
+            links.set_up(1, true);
+            let mut connections = [0, 0, 2, 0].map(|from| links.opened(from, 1)).to_vec();
+            links.set_up(1, false);
+            links.set_up(1, true);
+            connections.rotate_left(first_dropped);
+            let mut ends: Vec<_> =
+                connections.into_iter().map(|connection| (connection, links.end_ns(connection))).collect();
+            ends.sort_unstable();
+            ends
+        };
+        let usual = ends(0);
+        assert!((1..4).all(|first_dropped| ends(first_dropped) == usual), "{usual:?}");
+        assert!(usual[0].1 + MS <= usual[1].1 && usual[1].1 + MS <= usual[3].1, "one after the other: {usual:?}");
     }
 
     #[test]

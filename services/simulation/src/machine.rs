@@ -99,6 +99,10 @@ impl Machine {
     pub(crate) fn exited(&self, host: HostIndex, reason: &str) {
         self.links.set_up(host, false);
         let name = self.links.name(host);
-        self.timeline.add(name, format!("the process ended: {reason}"));
+        let text = format!("the process ended: {reason}");
+        if !self.disks.get(&host).is_some_and(|disk| disk.has_refused()) {
+            self.timeline.alarm(format!("{name}: {text}"));
+        }
+        self.timeline.add(name, text);
     }
 }

@@ -180,8 +180,7 @@ impl LinkIo {
                 let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, &mut buffer) else { return };
                 let segment = buffer.filled();
                 if read.is_err() || segment.len() < STAMP_BYTES {
-                    let way_ns = self.links.handshake_ns(self.me, self.peer).unwrap_or(0) / 2;
-                    let due_ns = self.links.now_ns() + way_ns + self.links.turn_ns(self.id);
+                    let due_ns = self.links.now_ns() + self.links.end_ns(self.id);
                     self.end = Some((due_ns.max(self.inbox.back().map_or(0, |chunk| chunk.due_ns)), read.is_err()));
                     return;
                 }

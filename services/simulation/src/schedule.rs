@@ -19,7 +19,7 @@ pub(crate) enum Fault {
     Crash { host: String },
     /// A region is killed and its disk replaced by an empty one; it is started again at the end.
     DiskLoss { region: String },
-    /// The next commit fails: the process ends, and is started again at the end.
+    /// Every commit fails until the end: the process ends, and is started again then.
     DiskFull { region: String },
     /// Commits take this long.
     SlowDisk { region: String, flush_ms: u64 },

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use longhaul_core::ids::{Dot, Epoch, Incarnation, RegionId, Timeline as LogTimeline};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
@@ -14,6 +15,11 @@ use crate::clock::SimTime;
 
 /// Most lines kept; a run that logs more is cut there, and says so.
 const LINES_MAX: usize = 100_000;
+
+/// Most alarms kept.
+const ALARMS_MAX: usize = 5;
+/// Who says, rightly, that its disk was set back.
+const SET_BACK: &str = "longhaul_region::replicator::own_log";
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +34,12 @@ struct Line {
 pub struct Timeline {
     time: SimTime,
     lines: Arc<Mutex<Vec<Line>>>,
+    alarms: Arc<Mutex<Vec<String>>>,
 }
 
 impl Timeline {
     pub(crate) fn new(time: SimTime) -> Self {
-        Self { time, lines: Arc::default() }
+        Self { time, lines: Arc::default(), alarms: Arc::default() }
     }
 
     /// Adds a line now. `host` is who it is about: a location, or the simulation itself.
@@ -44,6 +51,19 @@ impl Timeline {
             let text = format!("more than {LINES_MAX} lines: the rest is left out");
             lines.push(Line { at_ns: self.time.now_ns(), host: "simulation".to_owned(), text });
         }
+    }
+
+    /// Notes something that must never be.
+    pub(crate) fn alarm(&self, text: String) {
+        let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+        if alarms.len() < ALARMS_MAX {
+            alarms.push(text);
+        }
+    }
+
+    /// What must never be: errors that services found in themselves, processes that ended for no reason from outside.
+    pub(crate) fn alarms(&self) -> Vec<String> {
+        self.alarms.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The whole log as text: seconds, host, what happened.
@@ -59,14 +79,14 @@ impl Timeline {
     }
 
     /// A collector of what the services log from INFO up, for the thread that runs the simulation. `on_acknowledgement`
-    /// learns of each write that a region acknowledges: the host's place and the epoch.
+    /// learns of each write that a region acknowledges, and of the host's place.
     pub(crate) fn collector(&self, hosts: &[String], on_acknowledgement: OnAcknowledgement) -> Collector {
         Collector { timeline: self.clone(), hosts: hosts.to_vec(), current: Mutex::new(None), on_acknowledgement }
     }
 }
 
 /// Who is told of acknowledgements.
-pub(crate) type OnAcknowledgement = Box<dyn Fn(usize, u64) + Send + Sync>;
+pub(crate) type OnAcknowledgement = Box<dyn Fn(usize, Acknowledgement) + Send + Sync>;
 
 /// Turns events of the services into lines. turmoil enters a span for each host's turn, which tells who speaks.
 pub(crate) struct Collector {
@@ -126,10 +146,10 @@ impl Subscriber for Collector {
 
     fn event(&self, event: &Event<'_>) {
         if is_acknowledgement(event.metadata()) {
-            let mut epoch = Epoch(0);
-            event.record(&mut epoch);
+            let mut told = Acknowledgement::NOTHING;
+            event.record(&mut told);
             if let Some(host) = *self.current.lock().unwrap_or_else(PoisonError::into_inner) {
-                (self.on_acknowledgement)(host, epoch.0);
+                (self.on_acknowledgement)(host, told);
             }
             return;
         }
@@ -145,7 +165,11 @@ impl Subscriber for Collector {
             Level::WARN => "warning: ",
             _ => "",
         };
-        self.timeline.add(host, format!("{level}{}{}", text.message, text.fields));
+        let line = format!("{level}{}{}", text.message, text.fields);
+        if *event.metadata().level() == Level::ERROR && event.metadata().target() != SET_BACK {
+            self.timeline.alarm(format!("{host}: {line}"));
+        }
+        self.timeline.add(host, line);
     }
 
     fn enter(&self, span: &Id) {
@@ -169,12 +193,27 @@ impl Visit for Name {
     fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
 }
 
-struct Epoch(u64);
+/// A write that a region acknowledges.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Acknowledgement {
+    /// The epoch under which it was accepted.
+    pub(crate) epoch: Epoch,
+    /// Its place in a log.
+    pub(crate) dot: Dot,
+}
 
-impl Visit for Epoch {
+impl Acknowledgement {
+    const NOTHING: Self = Self { epoch: Epoch(0), dot: Dot { timeline: LogTimeline::new(0, 0), seq: 0 } };
+}
+
+impl Visit for Acknowledgement {
     fn record_u64(&mut self, field: &Field, value: u64) {
-        if field.name() == "epoch" {
-            self.0 = value;
+        match field.name() {
+            "epoch" => self.epoch = Epoch(value),
+            "region" => self.dot.timeline.region = RegionId(value as u16),
+            "incarnation" => self.dot.timeline.incarnation = Incarnation(value as u32),
+            "seq" => self.dot.seq = value,
+            _ => {}
         }
     }
 

@@ -117,7 +117,9 @@ impl Simulation {
             .simulation_duration(Duration::from_secs(1_000_000))
             .min_message_latency(Duration::ZERO)
             .max_message_latency(Duration::ZERO)
-            .tcp_capacity(4096);
+            .tcp_capacity(4096)
+            // Whose turn comes first within a tick is drawn anew each time: what happens at the same moment happens in any order.
+            .enable_random_order();
         let sim = builder.build();
         Self { sim, time, machine, hosts }
     }
@@ -127,7 +129,6 @@ impl Simulation {
     where
         F: Future<Output = ()> + 'static,
     {
-        // Users take the first turn in each tick, so that their requests reach gateways in the same tick.
         self.users(config, operator);
         let topology = &config.topology;
         for (host, location) in topology.locations.iter().enumerate() {

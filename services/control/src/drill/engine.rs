@@ -8,7 +8,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use http::HeaderMap;
 use longhaul_core::operation::TraceContext;
-use longhaul_core::plan::{DrillPlan, Step};
+use longhaul_core::plan::{Action, DrillPlan, Step};
 use longhaul_core::report::{LinkCheck, RunReport, TraceLinks};
 use longhaul_http::trace;
 use longhaul_http::wire::control::EventKind;
@@ -36,6 +36,8 @@ const EVIDENCE_EVERY: u32 = 4;
 const LAST_OPERATIONS: Duration = Duration::from_secs(30);
 /// How long regions may take to serve again after everything was healed.
 const RETURN_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a fault may take to come into force. A recovery is counted from its beginning, and takes some seconds itself.
+const IN_FORCE_MAX: Duration = Duration::from_secs(3);
 /// How long the judge may take to gather evidence, beyond the settling.
 const EVIDENCE_DEADLINE: Duration = Duration::from_secs(180);
 
@@ -229,8 +231,12 @@ impl Drill<'_> {
                     Some(result) = proofs.next() => results.push(result),
                 }
             }
+            let began_ns = self.control.clock.boot_ns();
             match self.act(number, step).await {
-                Ok(acted) => proofs.push(self.prove(number, step, acted)),
+                Ok(acted) => {
+                    let took_ns = self.control.clock.boot_ns().saturating_sub(began_ns);
+                    proofs.push(self.prove(number, step, acted, too_slow(&step.action, Duration::from_nanos(took_ns))));
+                }
                 Err(failed) => results.push(failed),
             }
         }
@@ -251,12 +257,18 @@ impl Drill<'_> {
         })
     }
 
-    async fn prove(&self, number: usize, step: &Step, acted: crate::faults::Acted) -> StepResult {
+    async fn prove(
+        &self,
+        number: usize,
+        step: &Step,
+        acted: crate::faults::Acted,
+        too_slow: Option<String>,
+    ) -> StepResult {
         let change = acted.change.clone();
         let recorded = acted.fault.clone();
         let action = if heals(&step.action) { step.action.clone() } else { recorded.action.clone() };
         match self.control.verify(acted).await {
-            Ok(fault) => StepResult { number, fault: Some(fault), action, change, trouble: None },
+            Ok(fault) => StepResult { number, fault: Some(fault), action, change, trouble: too_slow },
             Err(problem) => {
                 self.control.events.record(EventKind::Drill, None, format!("step {number}: {}", problem.detail));
                 StepResult { number, fault: Some(recorded), action, change, trouble: Some(problem.detail) }
@@ -328,10 +340,37 @@ impl Drill<'_> {
     }
 }
 
+/// Why a fault that took this long to come into force proves nothing; regime changes and healing take their time.
+fn too_slow(action: &Action, took: Duration) -> Option<String> {
+    if took <= IN_FORCE_MAX || changes_regime(action) || heals(action) {
+        return None;
+    }
+    let (took_ms, most_ms) = (took.as_millis(), IN_FORCE_MAX.as_millis());
+    Some(format!(
+        "it took {took_ms} ms to come into force, at most {most_ms} ms expected: this machine is too slow or too busy"
+    ))
+}
+
 fn edges(progress: &RunProgress) -> BTreeMap<String, EdgeProgress> {
     let edge = |(name, edge): (&String, &longhaul_http::wire::traffic::EdgeProgress)| {
         let finished = edge.ok + edge.failed + edge.unknown;
         (name.clone(), EdgeProgress { finished, ok_share: edge.ok_share, p50_ms: edge.p50_ms })
     };
     progress.edges.iter().map(edge).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_fault_that_comes_slowly_proves_nothing() {
+        let loss = Action::RegionLoss { region: "a".into() };
+        let late = IN_FORCE_MAX + Duration::from_millis(1);
+        assert_eq!(too_slow(&loss, IN_FORCE_MAX), None);
+        let said = "it took 3001 ms to come into force, at most 3000 ms expected: this machine is too slow or too busy";
+        assert_eq!(too_slow(&loss, late).as_deref(), Some(said));
+        assert_eq!(too_slow(&Action::RegionReturn { region: "a".into() }, late), None);
+        assert_eq!(too_slow(&Action::Switchover { to: "a".into() }, late), None);
+    }
 }

@@ -152,8 +152,9 @@ impl TransitionDriver {
                 Check::Open(vec![Command::Propose { regime: Box::new(regime), release }])
             }
             Step::Purge(regions) => {
-                if current.mode != Mode::RegionalIsolation {
-                    // The next transition has begun; each region knows by itself what it may keep.
+                if current.mode != Mode::RegionalIsolation || current.transition.is_some() {
+                    // The next transition has begun, be it only its first stage: nobody purges before that one has ended.
+                    // Each region knows by itself what it may keep.
                     return Check::Holds;
                 }
                 if !current.frozen_homes.is_empty() {

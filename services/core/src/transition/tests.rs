@@ -223,6 +223,31 @@ fn isolation_certifies_before_the_flip_and_purges_after_it() {
 }
 
 #[test]
+fn a_purge_is_not_waited_for_once_the_next_transition_has_begun() {
+    let mut world = World::new(Mode::ActiveActive, Durability::Local);
+    let plan = world.plan(Mode::RegionalIsolation, None, Durability::Local, false).unwrap();
+    let mut driver = world.driver(plan);
+    let purge = |command: &Command| matches!(command, Command::Purge { .. });
+    loop {
+        let commands = driver.next(&world.regime, &world.seen, world.now_ms * 1_000_000);
+        if commands.iter().any(purge) {
+            break;
+        }
+        for command in &commands {
+            world.obey(command);
+        }
+    }
+    let next = world.plan(Mode::ActiveActive, None, Durability::Local, false).unwrap();
+    let origin = Origin { id: Uuid::from_u128(8), reason: "next".to_owned(), trace: None, deadline_ms: 10_000 };
+    let mut next = TransitionDriver::new(next, origin, world.now_ms * 1_000_000);
+    let begin = next.next(&world.regime, &world.seen, world.now_ms * 1_000_000);
+    world.obey(&begin[0]);
+    let stage = world.regime.transition.as_ref().map(|transition| transition.stage);
+    assert_eq!((world.regime.mode, stage), (Mode::RegionalIsolation, Some(Stage::Merging)));
+    assert_eq!(driver.next(&world.regime, &world.seen, world.now_ms * 1_000_000), [Command::Done]);
+}
+
+#[test]
 fn different_digests_stop_the_transition_and_nothing_is_purged() {
     let mut world = World::new(Mode::ActiveActive, Durability::Local);
     let vector =

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use longhaul_core::gate::{DurableAck, acknowledged_seq, still_acknowledges, write_gate};
+use longhaul_core::ack::AckTracker;
+use longhaul_core::gate::{still_acknowledges, write_gate};
 use longhaul_core::ids::{Dot, RegionId, Timeline};
 use longhaul_core::regime::{Durability, Mode, Regime, Stage, Target};
 use longhaul_core::register::Intent;
@@ -13,7 +14,7 @@ use longhaul_core::transition::{
 use longhaul_core::vector::VersionVector;
 use longhaul_core::voter::{Voter, VoterRequest};
 
-use crate::world::{Event, Message, Mutant, Pending, World};
+use crate::world::{DurableAck, Event, Message, Mutant, Pending, World};
 
 impl World {
     pub(crate) fn act(&mut self) {
@@ -101,18 +102,17 @@ impl World {
         }
         let regime = region.disk.regime.clone();
         let head = region.length(region.own_timeline());
-        let mut acks = region.acks.clone();
-        if any_epoch {
-            for ack in acks.values_mut() {
-                ack.epoch = regime.epoch;
-            }
+        let timeline = region.own_timeline();
+        let mut told = AckTracker::new(id);
+        for (follower, ack) in &region.acks {
+            let epoch = if any_epoch { regime.epoch } else { ack.epoch };
+            told.record(*follower, epoch, &VersionVector::from_iter([(timeline, ack.seq)]));
         }
-        let reached = acknowledged_seq(&regime, head, &acks);
+        let reached = told.committed(&regime, timeline, head);
         let (ready, waiting): (Vec<Pending>, Vec<Pending>) =
             std::mem::take(&mut region.pending).into_iter().partition(|pending| {
                 pending.seq <= reached && still_acknowledges(&pending.accepted_under, &regime, id, lease_valid)
             });
-        let timeline = region.own_timeline();
         region.pending = waiting;
         for pending in ready {
             self.oracle.acknowledged(id, regime.epoch, timeline, pending.operation);

@@ -235,6 +235,7 @@ impl World {
                 latency_rank: BTreeMap::new(),
                 chains: chains.clone(),
                 last_head: None,
+                old_is_lost: false,
                 allow_data_loss: attempt.allow_data_loss,
                 prefer: None,
                 id: Uuid::from_u128(u128::from(ballot.round) << 16 | u128::from(id.0)),

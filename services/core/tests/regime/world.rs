@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use longhaul_core::failover::{Fenced, Position};
-use longhaul_core::gate::DurableAck;
 use longhaul_core::ids::{Epoch, RegionId, Timeline};
 use longhaul_core::lease::Lease;
 use longhaul_core::operation::Chain;
@@ -83,6 +82,13 @@ impl Random {
     pub(crate) fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
+}
+
+/// How far a follower said that it has the primary's timeline durably, and under which regime.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DurableAck {
+    pub epoch: Epoch,
+    pub seq: u64,
 }
 
 pub(crate) struct Pending {

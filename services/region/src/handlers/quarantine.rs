@@ -22,13 +22,12 @@ use super::inspection::{Page, key_text, shown, store_problem};
 use super::problems::{problem, write_problem};
 use crate::replicator::authorize;
 use crate::state::Region;
+use crate::store::quarantine_pages::QuarantinePages;
 use crate::store::{QuarantineReason, QuarantineRow, QuarantineState, StoreError};
 use crate::writer::{Condition, WriteError, WriteRequest};
 
 /// Where a region that may not write asks the one that may.
 const MERGE_PATH: &str = "/internal/v1/merge";
-/// Rows read at a time.
-const ROWS: usize = 1000;
 
 /// The quarantined operations of one record, in their order, on their way to the region that may write it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -137,18 +136,13 @@ pub(super) async fn decide(
 
 async fn open_rows(region: &Region, wanted: &BTreeSet<String>) -> Result<Vec<QuarantineRow>, StoreError> {
     let mut open = Vec::new();
-    let mut offset = 0;
-    loop {
-        let page = region.store.quarantine(offset, ROWS).await?;
-        offset += page.len() as u64;
-        let last = page.len() < ROWS;
+    let mut pages = QuarantinePages::new(&*region.store);
+    while let Some(page) = pages.next().await? {
         open.extend(page.into_iter().filter(|row| {
             row.state == QuarantineState::Open && (wanted.is_empty() || wanted.contains(&row.operation.dot.to_string()))
         }));
-        if last {
-            return Ok(open);
-        }
     }
+    Ok(open)
 }
 
 /// Quarantined operations by record, each record's in their order.

@@ -117,9 +117,16 @@ impl Attempt {
 
 impl RegimeRole {
     /// Sends a message to a voter (the own one directly); `None` if there is no answer.
-    pub(super) async fn vote(&self, voter: RegionId, message: &VoterRequest) -> Option<VoterReply> {
+    pub(super) async fn vote(self: &Arc<Self>, voter: RegionId, message: &VoterRequest) -> Option<VoterReply> {
         if voter == self.region.id() {
-            return self.voting.handle(message).await.ok();
+            // In a task of its own: an attempt that has its outcome asks for no more answers, and a vote on its way to
+            // the disk would keep the voter from everybody else for as long as that attempt is there.
+            let (role, message) = (Arc::clone(self), message.clone());
+            let vote = self.region.tracker.spawn(async move { role.voting.handle(&message).await.ok() });
+            return vote.await.unwrap_or_else(|error| match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_cancelled) => None,
+            });
         }
         self.peers.post(voter, VOTE_PATH, message).await.ok()
     }
@@ -203,4 +210,36 @@ pub(super) enum ChangeError {
     Vote(#[from] VoteError),
     #[error(transparent)]
     Gone(#[from] crate::writer::WriterGone),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use bytes::Bytes;
+    use longhaul_core::voter::VoterState;
+
+    use super::super::Seed;
+    use super::super::voting::VOTER_KEY;
+    use super::*;
+    use crate::store::memory::MemoryStore;
+    use crate::writer::bench::Bench;
+
+    #[tokio::test]
+    async fn a_vote_that_nobody_asks_for_any_more_does_not_keep_the_voter_from_others() {
+        let bench = Bench::start_on(MemoryStore::new().with_flush_delay(Duration::from_millis(20))).await;
+        let memory = Bytes::from(postcard::to_stdvec(&VoterState::default()).unwrap());
+        let seed = Seed { meta: [(VOTER_KEY.to_owned(), memory)].into() };
+        let role = Arc::new(RegimeRole::new(&bench.region, &seed));
+        let expected = bench.region.regime().epoch;
+        let fence = Intent::Fence { expected, fence: expected.next() };
+        let mut attempt = Attempt::begin(&role, Ballot::GENESIS, fence).await.unwrap();
+        // The own promise is on its way to the disk.
+        assert!(futures::poll!(pin!(attempt.next())).is_pending());
+        tokio::task::yield_now().await;
+        let read = tokio::time::timeout(Duration::from_secs(10), role.change(Intent::Read)).await;
+        let read = read.expect("the voter answers");
+        assert!(matches!(read, Err(ChangeError::NoMajority)), "{read:?}");
+        drop(attempt);
+    }
 }

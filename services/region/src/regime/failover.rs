@@ -9,6 +9,8 @@ use longhaul_core::ids::{Dot, Epoch, RegionId};
 use longhaul_core::operation::Chain;
 use longhaul_core::regime::Regime;
 use longhaul_core::register::{Ballot, Intent, Outcome, Progress};
+#[cfg(doc)]
+use longhaul_core::suspicion::SuspicionReport;
 use longhaul_core::version::Version;
 use longhaul_http::wire::regime::ChangeState;
 use uuid::Uuid;
@@ -18,6 +20,7 @@ use super::attempt::{Attempt, ChangeError};
 use super::changes::Record;
 use super::messages::{CHAIN_PATH, ChainAnswer, ChainRequest, POSITION_PATH, TOP_UP_PATH, TopUpRequest};
 use crate::failpoint::{FailPoint, reach};
+use crate::state::peers::PeerReport;
 
 /// How long a fenced majority waits for the promises of further regions that are not suspected: they may know more.
 const STRAGGLERS: Duration = Duration::from_millis(400);
@@ -113,6 +116,7 @@ async fn drive(
         latency_rank: BTreeMap::new(),
         chains: BTreeMap::new(),
         last_head: last_head(role, &current),
+        old_is_lost: says_that_it_is_lost(role, &current),
         allow_data_loss: command.allow_data_loss,
         prefer: command.prefer,
         id: command.id,
@@ -212,16 +216,7 @@ async fn lost(role: &Arc<RegimeRole>, outcome: Outcome) -> ChangeError {
 
 /// Waits a little for the promises of the regions that this one hears.
 async fn await_stragglers(role: &Arc<RegimeRole>, attempt: &mut Attempt, current: &Regime) {
-    let silence = Duration::from_millis(role.region.config.timings.suspect_after_ms);
-    let now = role.region.clock.boot_ns();
-    let expected = |peer: &RegionId| {
-        Some(*peer) != current.primary
-            && role
-                .region
-                .peers
-                .report(*peer)
-                .is_some_and(|report| now.saturating_sub(report.heard_boot_ns) < silence.as_nanos() as u64)
-    };
+    let expected = |peer: &RegionId| Some(*peer) != current.primary && heard(role, *peer).is_some();
     let mut missing: Vec<RegionId> = role.peers.others().into_iter().filter(expected).collect();
     let wait = async {
         loop {
@@ -255,6 +250,22 @@ fn last_head(role: &RegimeRole, current: &Regime) -> Option<u64> {
     let timeline = current.timeline_of(primary)?;
     let report = role.region.peers.report(primary)?;
     report.positions.get(&timeline).map(|position| position.seq)
+}
+
+/// Whether the primary is heard and says that its log was set back (see [`SuspicionReport::suspects`]): what it alone had is
+/// gone.
+fn says_that_it_is_lost(role: &RegimeRole, current: &Regime) -> bool {
+    let report = current.primary.and_then(|primary| Some((primary, heard(role, primary)?)));
+    report.is_some_and(|(primary, report)| {
+        report.suspicion.epoch == current.epoch && report.suspicion.suspects.contains(&primary)
+    })
+}
+
+/// What a region said last, if it has not been silent for so long that it is suspected.
+fn heard(role: &RegimeRole, peer: RegionId) -> Option<PeerReport> {
+    let silence_ns = role.region.config.timings.suspect_after_ms.saturating_mul(1_000_000);
+    let now_ns = role.region.clock.boot_ns();
+    role.region.peers.report(peer).filter(|report| now_ns.saturating_sub(report.heard_boot_ns) < silence_ns)
 }
 
 /// Asks the planner, does what it says, until it proposes a regime.

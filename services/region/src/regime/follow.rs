@@ -1,10 +1,12 @@
 //! What every newly adopted regime demands of this region: the voter remembers it, gates open again, foreign records
 //! are purged once isolation is stable. And the deadline: a transition that nobody ends is rolled back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use longhaul_core::ids::RegionId;
 use longhaul_core::regime::{ChangeKind, Mode, Regime, Stage};
 use longhaul_core::register::Intent;
 use longhaul_core::transition::{purgeable_homes, rollback};
@@ -12,6 +14,7 @@ use longhaul_core::transition::{purgeable_homes, rollback};
 use uuid::Uuid;
 
 use super::RegimeRole;
+use super::conflicts::hand_over;
 use super::messages::{SEEN_PATH, SeenView};
 use super::participant::SharedRole;
 use crate::writer::GateScope;
@@ -132,10 +135,9 @@ fn purge_is_due(role: &RegimeRole, regime: &Regime) -> bool {
 
 /// Whether every home has all of its timeline that is here. It made it, so it has it, unless it has lost its disk since:
 /// then what is here may be the last copy.
-async fn homes_are_whole(role: &RegimeRole, regime: &Regime) -> bool {
+async fn are_whole(homes: &BTreeSet<RegionId>, role: &RegimeRole, regime: &Regime) -> bool {
     let answers = role.peers.ask_all::<SeenView>(SEEN_PATH).await;
-    let mut others = regime.members.keys().filter(|home| **home != role.region.id() && regime.is_active(**home));
-    others.all(|home| {
+    homes.iter().all(|home| {
         let Some(timeline) = regime.timeline_of(*home) else { return true };
         let here = role.region.position(timeline).seq;
         let told = answers.iter().find(|(peer, _)| peer == home).and_then(|(_, answer)| answer.as_ref().ok());
@@ -143,11 +145,21 @@ async fn homes_are_whole(role: &RegimeRole, regime: &Regime) -> bool {
     })
 }
 
-/// Erases what other homes own. A switch into isolation has proved before that every home has its records; a switch out
-/// of it that came to nothing has not.
+/// Erases what other homes own, once they have what was found here about conflicts of their records, and say at that
+/// moment that they have all that they ever wrote. A switch into isolation has proved before that every home has its
+/// records; one that has lost its disk since has not, and then these may be the last copies.
 async fn purge(role: &RegimeRole, regime: &Regime) {
     let generation = regime.dataset_generation;
-    while regime.change.kind != ChangeKind::TransitionDone && !homes_are_whole(role, regime).await {
+    let homes = purgeable_homes(regime, role.region.id());
+    loop {
+        // Before, so that what takes long is done once; after, since it may take long.
+        if are_whole(&homes, role, regime).await {
+            match hand_over(role, &homes).await {
+                Ok(()) if are_whole(&homes, role, regime).await => break,
+                Ok(()) => {}
+                Err(error) => tracing::info!(%error, "foreign records are not purged yet"),
+            }
+        }
         tokio::time::sleep(RETRY).await;
     }
     if let Err(error) = role.region.writer.purge().await {

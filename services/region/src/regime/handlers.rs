@@ -22,12 +22,13 @@ use longhaul_http::wire::regime::{
 use super::RegimeRole;
 use super::failover::{Command, fail_over};
 use super::messages::{
-    ADOPT_PATH, AWAIT_PATH, AwaitRequest, CHAIN_PATH, CLOSE_PATH, COPY_PATH, ChainAnswer, ChainRequest, CloseRequest,
-    Introduction, LOG_PATH, LogRequest, MERGE_PATH, MergeRequest, POSITION_PATH, PositionAnswer, SEEN_PATH, SeenView,
-    TOP_UP_PATH, TopUpRequest, VOTE_PATH, VOTER_STATE_PATH, VoterStateView,
+    ADOPT_PATH, AWAIT_PATH, AwaitRequest, CHAIN_PATH, CLOSE_PATH, CONFLICTS_PATH, COPY_PATH, ChainAnswer, ChainRequest,
+    CloseRequest, Introduction, LOG_PATH, LogRequest, MERGE_PATH, MergeRequest, POSITION_PATH, PositionAnswer,
+    SEEN_PATH, SeenView, TOP_UP_PATH, TopUpRequest, VOTE_PATH, VOTER_STATE_PATH, VoterStateView,
 };
 use super::participant::PartError;
 use super::transitions::{self, StartError};
+use crate::store::ConflictRow;
 
 type Role = State<Arc<RegimeRole>>;
 
@@ -47,6 +48,7 @@ pub(super) fn router() -> Router<Arc<RegimeRole>> {
         .route(CLOSE_PATH, post(close))
         .route(AWAIT_PATH, post(await_applied))
         .route(MERGE_PATH, post(merge))
+        .route(CONFLICTS_PATH, post(take_conflicts))
         .route(COPY_PATH, get(copy))
         .route(TRANSITIONS_PATH, post(transition))
         .route(FAILOVERS_PATH, post(failover))
@@ -126,6 +128,18 @@ async fn merge(State(role): Role, Json(request): Json<MergeRequest>) -> Result<J
 
 async fn copy(State(role): Role, Path(home): Path<u16>) -> Result<Json<HomeCopy>, Problem> {
     role.home_copy(RegionId(home)).await.map(Json).map_err(|error| part_problem(&error))
+}
+
+async fn take_conflicts(State(role): Role, body: Bytes) -> Result<StatusCode, Problem> {
+    let rows: Vec<ConflictRow> = postcard::from_bytes(&body)
+        .map_err(|error| Problem::new(ErrorCode::BadRequest, format!("the body is no list of conflicts: {error}")))?;
+    if let Some(row) = rows.iter().find(|row| row.key.home != role.region.id()) {
+        let detail = format!("a conflict about a record of home {} belongs there", row.key.home);
+        return Err(Problem::new(ErrorCode::WrongHome, detail));
+    }
+    let kept = role.region.writer.keep_conflicts(rows).await;
+    kept.map_err(|gone| Problem::new(ErrorCode::ShuttingDown, gone.to_string()))?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn transition(

@@ -17,6 +17,7 @@ use super::RegimeRole;
 use super::messages::{SEEN_PATH, SeenView};
 use super::participant::SharedRole;
 use crate::replicator::fetch_own_home;
+use crate::state::peers::PeerReport;
 use crate::state::{OwnLog, Region};
 use crate::writer::GateScope;
 
@@ -253,7 +254,8 @@ async fn return_home(role: &RegimeRole, regime: &Regime) -> Option<Regime> {
     activate_member(regime, region.id(), &author(role, "it has what the others kept of its home"))
 }
 
-/// Leaves silent members out, so that the others can be acknowledged with; lets those in that have everything.
+/// Leaves out members that are silent, so that the others can be acknowledged with, and those that say that their log was
+/// set back, so that they can join again; lets those in that have everything.
 fn in_sync(role: &RegimeRole, regime: &Regime) -> Option<Regime> {
     let region = &role.region;
     let head = region.position(region.own_timeline()).seq;
@@ -262,7 +264,8 @@ fn in_sync(role: &RegimeRole, regime: &Regime) -> Option<Regime> {
     let states = region.peers.states();
     let heard = |peer: &RegionId| {
         let report = states.get(peer).and_then(|state| state.report.as_ref());
-        report.filter(|report| now.saturating_sub(report.heard_boot_ns) < patience)
+        let is_whole = |report: &&PeerReport| !report.suspicion.suspects.contains(peer);
+        report.filter(|report| now.saturating_sub(report.heard_boot_ns) < patience).filter(is_whole)
     };
     // Under steady writes nobody has the very last one at the moment of looking. Whoever is this close gets the rest while
     // writes are held for it ([`widen_in_sync`]), and is let in only once it has.

@@ -34,6 +34,8 @@ pub(super) const CLOSE_PATH: &str = "/internal/v1/transition/close";
 pub(super) const AWAIT_PATH: &str = "/internal/v1/transition/await";
 /// `POST` of a [`MergeRequest`], answers [`SeenView`].
 pub(super) const MERGE_PATH: &str = "/internal/v1/transition/merge";
+/// `POST` of conflicts about the receiver's records, in postcard, before the sender erases them.
+pub(super) const CONFLICTS_PATH: &str = "/internal/v1/transition/conflicts";
 /// `GET .../{home}`: `HomeCopy`.
 pub(super) const COPY_PATH: &str = "/internal/v1/transition/copy/{home}";
 

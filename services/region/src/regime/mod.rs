@@ -35,6 +35,7 @@
 //! | `failover` | fence, positions, choice, top-up, cut |
 //! | `transitions` | drives planned transitions; `participant` does a region's part in them |
 //! | `follow` | what every newly adopted regime demands of this region; rolls back transitions past their deadline |
+//! | `conflicts` | what was found about records of other homes goes there before a purge |
 //! | `membership` | joins again, and keeps the in-sync set |
 //! | `changes` | how each change stands, for people and drills |
 //! | `handlers`, `messages`, `peers` | the endpoints, their types, and the calls to the other regions |
@@ -58,6 +59,7 @@ use crate::writer::WriterGone;
 
 mod attempt;
 mod changes;
+mod conflicts;
 mod failover;
 mod follow;
 mod handlers;
@@ -104,6 +106,20 @@ struct Progress {
 }
 
 impl RegimeRole {
+    fn new(region: &Arc<Region>, seed: &Seed) -> Self {
+        let purged_generation = seed.meta.get(follow::PURGED_KEY).and_then(|bytes| postcard::from_bytes(bytes).ok());
+        Self {
+            region: Arc::clone(region),
+            genesis: region.config.genesis_regime(),
+            voting: Voting::new(Arc::clone(region), &seed.meta),
+            peers: Peers::new(Arc::clone(region)),
+            lease: LeaseHolder::default(),
+            changes: Changes::new(Arc::clone(region)),
+            progress: Mutex::new(Progress { purged_generation: purged_generation.unwrap_or(0), ..Progress::default() }),
+            driving: Arc::default(),
+        }
+    }
+
     fn progress(&self) -> Progress {
         *self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,17 +161,7 @@ impl RegimeRole {
 
 /// Starts this module's tasks on the region's tracker. Called once, after recovery and before the region serves.
 pub fn start(region: &Arc<Region>, seed: &Seed) -> Arc<RegimeRole> {
-    let purged_generation = seed.meta.get(follow::PURGED_KEY).and_then(|bytes| postcard::from_bytes(bytes).ok());
-    let role = Arc::new(RegimeRole {
-        region: Arc::clone(region),
-        genesis: region.config.genesis_regime(),
-        voting: Voting::new(Arc::clone(region), &seed.meta),
-        peers: Peers::new(Arc::clone(region)),
-        lease: LeaseHolder::default(),
-        changes: Changes::new(Arc::clone(region)),
-        progress: Mutex::new(Progress { purged_generation: purged_generation.unwrap_or(0), ..Progress::default() }),
-        driving: Arc::default(),
-    });
+    let role = Arc::new(RegimeRole::new(region, seed));
     let tracker = &region.tracker;
     tracker.spawn(follow::run(Arc::clone(&role)));
     tracker.spawn(lease::run(Arc::clone(&role)));

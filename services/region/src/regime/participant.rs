@@ -15,11 +15,9 @@ use longhaul_core::vector::VersionVector;
 
 use super::RegimeRole;
 use super::messages::{LOG_PATH, LogRequest, SEEN_PATH, SeenView, TopUpRequest};
+use crate::store::quarantine_pages::QuarantinePages;
 use crate::store::{QuarantineState, StoreError};
 use crate::writer::GateScope as WriterScope;
-
-/// Quarantined operations read at a time.
-const QUARANTINE_PAGE: usize = 1000;
 
 /// Why a part was not done.
 #[derive(Debug, thiserror::Error)]
@@ -67,14 +65,10 @@ impl RegimeRole {
     async fn undecided(&self) -> Result<BTreeMap<RegionId, u64>, StoreError> {
         let store = &self.region.store;
         let mut undecided = BTreeMap::new();
-        let mut offset = 0;
         let mut left = store.stats().await?.quarantine_open;
+        let mut pages = QuarantinePages::new(&**store);
         while left > 0 {
-            let page = store.quarantine(offset, QUARANTINE_PAGE).await?;
-            if page.is_empty() {
-                break;
-            }
-            offset += page.len() as u64;
+            let Some(page) = pages.next().await? else { break };
             for row in page.iter().filter(|row| row.state == QuarantineState::Open) {
                 *undecided.entry(row.operation.home).or_default() += 1;
                 left = left.saturating_sub(1);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::join_all;
 use http::{HeaderMap, HeaderValue, Method, header};
 use longhaul_core::ids::RegionId;
@@ -88,14 +89,37 @@ impl Peers {
         peer: RegionId,
         path: &str,
         body: &B,
-    ) -> Result<bytes::Bytes, CallError> {
+    ) -> Result<Bytes, CallError> {
+        let body = serde_json::to_vec(body).unwrap_or_default().into();
+        self.exchange(peer, path, "application/json", body, self.deadline()).await
+    }
+
+    /// `POST` of bytes to a peer, with a deadline of the caller's; what it answers does not matter, if it is a success.
+    pub(super) async fn post_bytes(
+        &self,
+        peer: RegionId,
+        path: &str,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<(), CallError> {
+        self.exchange(peer, path, "application/octet-stream", body, deadline).await.map(drop)
+    }
+
+    async fn exchange(
+        &self,
+        peer: RegionId,
+        path: &str,
+        content_type: &'static str,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, CallError> {
         let address = self.address(peer);
-        let mut request = http::Request::new(serde_json::to_vec(body).unwrap_or_default().into());
+        let mut request = http::Request::new(body);
         *request.method_mut() = Method::POST;
         *request.headers_mut() = self.headers();
-        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         *request.uri_mut() = path.parse().unwrap_or_default();
-        let answer = self.region.client.send(address, request, self.deadline()).await;
+        let answer = self.region.client.send(address, request, deadline).await;
         let answer = answer.and_then(|answer| longhaul_http::client::success(address, answer));
         Ok(self.heard(peer, address, answer)?.into_body())
     }

@@ -22,11 +22,16 @@ use super::messages::{
 };
 use super::participant::SharedRole;
 use crate::failpoint::{FailPoint, reach};
+use crate::writer::GateScope;
 
 /// How long one call of a step may take at a region; the driver asks again.
 const CALL: Duration = Duration::from_secs(4);
 /// How long a region waits inside such a call.
 const WAIT_MS: u64 = 2000;
+/// How long writes that wait for followers may take before the lease is given back without them.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// Pause before a region that did not say how far it is is asked once more.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// Pause between two rounds that changed nothing.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -89,17 +94,30 @@ fn describe(role: &RegimeRole, regime: &Regime, plan: &Plan) -> String {
     format!("planned: {before} to {after}")
 }
 
-/// What the regions say of themselves; those that do not answer are absent.
+/// What the regions say of themselves; those that do not answer in time are absent.
 async fn observe(role: &SharedRole, regions: impl IntoIterator<Item = RegionId>) -> Observations {
     let calls = regions.into_iter().map(|peer| async move {
         if peer == role.region.id() {
             return (peer, role.seen().await.ok());
         }
-        (peer, role.peers.get::<SeenView>(peer, SEEN_PATH).await.ok())
+        (peer, tokio::time::timeout(role.peers.deadline(), ask(role, peer)).await.ok())
     });
     let answers = join_all(calls).await;
     let regions = answers.into_iter().filter_map(|(peer, seen)| Some((peer, Seen::from(seen?)))).collect();
     Observations { regions, ..Observations::default() }
+}
+
+/// Asks a region how far it is until it says so: one call that breaks at once does not make a region unreachable.
+async fn ask(role: &SharedRole, peer: RegionId) -> SeenView {
+    loop {
+        match role.peers.get(peer, SEEN_PATH).await {
+            Ok(seen) => return seen,
+            Err(error) => {
+                tracing::info!(region = role.region.config.name_of(peer), %error, "a region does not say how far it is");
+            }
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
 }
 
 async fn drive(
@@ -243,7 +261,17 @@ async fn obey(role: &SharedRole, current: &Regime, command: Command) -> Brought 
 
 /// Proposes the successor that was computed from `current`; if the regime has moved on meanwhile, it dies.
 async fn propose(role: &SharedRole, current: &Regime, next: Regime, release: bool) {
-    let release = if release { role.release_lease().await } else { None };
+    let release = if release {
+        // Whoever still waits for followers is answered first: without the lease its outcome would be unknown. The gate opens
+        // again with whatever regime comes next; until then nothing is written under this one.
+        let answered = role.region.writer.gate(GateScope::All);
+        if !matches!(tokio::time::timeout(LAST_ANSWERS, answered).await, Ok(Ok(()))) {
+            tracing::info!("writes that wait for followers are not waited for any longer");
+        }
+        role.release_lease().await
+    } else {
+        None
+    };
     if let Err(error) = role.replace(next, current.epoch, release).await {
         // The driver looks at the regime that is in force by now and goes on, or ends.
         tracing::info!(%error, "a step of the transition was not written");

@@ -22,7 +22,7 @@ use crate::state::{Blocker, Region};
 use crate::writer::WriterGone;
 
 /// The durable name of the voter's state.
-const VOTER_KEY: &str = "voter";
+pub(super) const VOTER_KEY: &str = "voter";
 
 /// The durable name of the timeline that this region wrote before it lost its store.
 const LOST_KEY: &str = "voter_lost";

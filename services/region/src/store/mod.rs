@@ -24,6 +24,7 @@ mod log_page;
 pub mod memory;
 mod needles;
 pub mod postgres;
+pub(crate) mod quarantine_pages;
 mod rows;
 pub mod sqlite;
 #[cfg(test)]
@@ -113,8 +114,9 @@ pub enum ConflictKind {
     StaleRetry,
 }
 
-/// A write that lost, kept so that a person can see what last-writer-wins discarded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A write that lost, kept so that a person can see what last-writer-wins discarded. Stores and regions that send it to
+/// each other encode it in this order of fields.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConflictRow {
     /// The record.
     pub key: RecordKey,
@@ -158,8 +160,8 @@ pub enum QuarantineState {
     Discarded,
 }
 
-/// An operation that was accepted but does not belong to history.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An operation that was accepted but does not belong to history. Stores encode it in this order of fields.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuarantineRow {
     /// The operation as it was.
     pub operation: Operation,

@@ -11,9 +11,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::Error;
 use uuid::Uuid;
 
-use crate::store::{
-    ConflictKind, ConflictRow, IdempotencyRow, Position, QuarantineReason, QuarantineRow, QuarantineState,
-};
+use crate::store::{IdempotencyRow, Position, QuarantineState};
 
 /// A number as the tables keep it. Sequence numbers and times stay far below 2^63; one that does not is refused, because
 /// it would sort as negative.
@@ -124,61 +122,6 @@ pub(super) fn digest_sum(bytes: Vec<u8>) -> Result<u128, Error> {
 /// The home and bucket of a digest.
 pub(super) fn bucket(home: i64, bucket: i64) -> Result<(RegionId, u16), Error> {
     Ok((RegionId(unsigned(home)?), unsigned(bucket)?))
-}
-
-/// Everything about a conflict.
-#[derive(Serialize, Deserialize)]
-pub(super) struct ConflictBody {
-    key: RecordKey,
-    loser: Dot,
-    loser_op_id: OpId,
-    loser_version: Version,
-    loser_value: Option<Bytes>,
-    winner: Dot,
-    winner_op_id: OpId,
-    kind: ConflictKind,
-    found_ns: u64,
-}
-
-impl From<ConflictRow> for ConflictBody {
-    fn from(row: ConflictRow) -> Self {
-        let ConflictRow { key, loser, loser_op_id, loser_version, loser_value, winner, winner_op_id, kind, found_ns } =
-            row;
-        Self { key, loser, loser_op_id, loser_version, loser_value, winner, winner_op_id, kind, found_ns }
-    }
-}
-
-impl From<ConflictBody> for ConflictRow {
-    fn from(body: ConflictBody) -> Self {
-        let ConflictBody { key, loser, loser_op_id, loser_version, loser_value, winner, winner_op_id, kind, found_ns } =
-            body;
-        Self { key, loser, loser_op_id, loser_version, loser_value, winner, winner_op_id, kind, found_ns }
-    }
-}
-
-/// Everything about a quarantined operation.
-#[derive(Serialize, Deserialize)]
-pub(super) struct QuarantineBody {
-    operation: Operation,
-    reason: QuarantineReason,
-    epoch: Epoch,
-    found_ns: u64,
-    state: QuarantineState,
-    repaired: bool,
-}
-
-impl From<QuarantineRow> for QuarantineBody {
-    fn from(row: QuarantineRow) -> Self {
-        let QuarantineRow { operation, reason, epoch, found_ns, state, repaired } = row;
-        Self { operation, reason, epoch, found_ns, state, repaired }
-    }
-}
-
-impl From<QuarantineBody> for QuarantineRow {
-    fn from(body: QuarantineBody) -> Self {
-        let QuarantineBody { operation, reason, epoch, found_ns, state, repaired } = body;
-        Self { operation, reason, epoch, found_ns, state, repaired }
-    }
 }
 
 /// The number of a state in the `state` column.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use longhaul_core::ack::achieved;
 use longhaul_core::error_code::ErrorCode;
 use longhaul_core::gate;
 use longhaul_core::ids::{Dot, Epoch, RegionId, Timeline};
@@ -51,14 +52,21 @@ impl Waiting {
         let answer = if region.still_acknowledges(&self.regime) {
             region.counters.writes_acknowledged.add(1);
             region.counters.writes_repeated.add(u64::from(self.repeated));
-            // The simulated world watches here that of two primaries only one acknowledges.
-            tracing::trace!(target: "longhaul_region::acknowledged", epoch = self.regime.epoch.0);
+            // The simulated world watches here that of two primaries only one acknowledges, and that it may.
+            let Dot { timeline, seq } = self.dot;
+            tracing::trace!(
+                target: "longhaul_region::acknowledged",
+                epoch = self.regime.epoch.0,
+                region = timeline.region.0,
+                incarnation = timeline.incarnation.0,
+                seq,
+            );
             Ok(WriteAnswer {
                 dot: self.dot,
                 version: self.version,
                 epoch: now.epoch,
                 promised: self.regime.durability,
-                achieved: now.durability,
+                achieved: achieved(&now),
                 repeated: self.repeated,
             })
         } else {

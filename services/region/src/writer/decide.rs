@@ -7,10 +7,8 @@ use longhaul_core::quarantine::Decision;
 
 use super::task::Writer;
 use super::transaction::Transaction;
+use crate::store::quarantine_pages::QuarantinePages;
 use crate::store::{QuarantineRow, QuarantineState, StoreError};
-
-/// Quarantined operations read at a time.
-const PAGE: usize = 1000;
 
 impl Writer {
     /// Marks open quarantined operations as decided; returns how many there were.
@@ -21,17 +19,11 @@ impl Writer {
             Decision::Discard => QuarantineState::Discarded,
         };
         let mut transaction = Transaction::default();
-        let mut offset = 0;
-        loop {
-            let page = self.region.store.quarantine(offset, PAGE).await?;
-            offset += page.len() as u64;
-            let last = page.len() < PAGE;
+        let mut pages = QuarantinePages::new(&*self.region.store);
+        while let Some(page) = pages.next().await? {
             let open = page.into_iter().filter(|row| row.state == QuarantineState::Open);
             let decided = open.filter(|row| dots.contains(&row.operation.dot));
             transaction.commit.quarantine.extend(decided.map(|row| QuarantineRow { state, ..row }));
-            if last {
-                break;
-            }
         }
         for row in transaction.commit.quarantine.iter().filter(|row| !row.repaired) {
             if let Some(rows) = row.operation.key().and_then(|key| self.unrepaired.get_mut(&key)) {

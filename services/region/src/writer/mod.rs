@@ -24,6 +24,8 @@ use longhaul_core::version::Version;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::store::ConflictRow;
+
 mod acks;
 mod adopt;
 mod apply;
@@ -37,6 +39,8 @@ mod task;
 mod transaction;
 mod write;
 
+#[cfg(test)]
+pub(crate) mod bench;
 #[cfg(test)]
 mod tests;
 
@@ -181,6 +185,7 @@ pub(crate) enum Command {
     Decide { dots: Vec<Dot>, decision: Decision, reply: oneshot::Sender<u64> },
     Gate { scope: GateScope, reply: oneshot::Sender<()> },
     Persist { meta: Vec<(String, Bytes)>, reply: oneshot::Sender<()> },
+    KeepConflicts { rows: Vec<ConflictRow>, reply: oneshot::Sender<()> },
     AcceptClockJump { reply: oneshot::Sender<()> },
     CheckDigests { home: RegionId, reply: oneshot::Sender<bool> },
 }
@@ -262,6 +267,11 @@ impl WriterHandle {
     /// Makes small named values durable. Names that begin with `voter` belong to the regime module.
     pub async fn persist(&self, meta: Vec<(String, Bytes)>) -> Result<(), WriterGone> {
         self.ask(|reply| Command::Persist { meta, reply }).await
+    }
+
+    /// Makes conflicts that another region found durable here; those that are known here stay as they are.
+    pub async fn keep_conflicts(&self, rows: Vec<ConflictRow>) -> Result<(), WriterGone> {
+        self.ask(|reply| Command::KeepConflicts { rows, reply }).await
     }
 
     /// Holds back new writes of a scope (they are refused as `switching`) and returns once every write accepted before

@@ -19,10 +19,8 @@ use super::meta;
 use super::task::bound_entry;
 use crate::config::RegionConfig;
 use crate::state::SharedStore;
+use crate::store::quarantine_pages::QuarantinePages;
 use crate::store::{Commit, DigestMap, QuarantineRow, StoreError};
-
-/// Quarantined operations read at a time.
-const QUARANTINE_PAGE: usize = 1000;
 
 /// A region's state as its store has it.
 pub(crate) struct Recovered {
@@ -138,20 +136,15 @@ pub(super) async fn read_log(
 
 async fn unrepaired(store: &SharedStore) -> Result<BTreeMap<RecordKey, Vec<QuarantineRow>>, StoreError> {
     let mut rows: BTreeMap<RecordKey, Vec<QuarantineRow>> = BTreeMap::new();
-    let mut offset = 0;
-    loop {
-        let page = store.quarantine(offset, QUARANTINE_PAGE).await?;
-        offset += page.len() as u64;
-        let last = page.len() < QUARANTINE_PAGE;
+    let mut pages = QuarantinePages::new(&**store);
+    while let Some(page) = pages.next().await? {
         for row in page.into_iter().filter(|row| !row.repaired) {
             if let Some(key) = row.operation.key() {
                 rows.entry(key).or_default().push(row);
             }
         }
-        if last {
-            return Ok(rows);
-        }
     }
+    Ok(rows)
 }
 
 /// The adopted regime as a durable value.

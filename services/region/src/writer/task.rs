@@ -189,6 +189,10 @@ impl Writer {
                 transaction.commit.meta.extend(meta);
                 transaction.replies.push(Reply::Done(reply));
             }
+            Command::KeepConflicts { rows, reply } => {
+                transaction.commit.conflicts.extend(rows);
+                transaction.replies.push(Reply::Done(reply));
+            }
             Command::Gate { scope, reply } => {
                 self.gate = scope;
                 if scope == GateScope::Open {
@@ -258,6 +262,7 @@ impl Writer {
             | Command::PeerDurable { .. }
             | Command::Marker { .. }
             | Command::Persist { .. }
+            | Command::KeepConflicts { .. }
             | Command::Gate { .. }
             | Command::AcceptClockJump { .. } => {}
         }

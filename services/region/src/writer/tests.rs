@@ -12,63 +12,18 @@ use longhaul_core::replication::{Position, Positions};
 use longhaul_core::transition::{Author, rejoin_member};
 use longhaul_core::vector::VersionVector;
 use longhaul_core::version::Version;
-use longhaul_http::client::HttpClient;
-use longhaul_http::clock::{Clock, SystemClock};
-use longhaul_http::net::TokioNet;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::bench::Bench;
 use super::recover::recover;
-use super::{SnapshotChunk, Writer, WriterHandle, meta};
-use crate::config::RegionConfig;
-use crate::state::{Blocker, Parts, Region, SharedStore, Tenure};
+use super::{SnapshotChunk, meta};
+use crate::state::{Blocker, SharedStore};
 use crate::store::Store;
-use crate::store::memory::MemoryStore;
 
 const SOURCE: Timeline = Timeline::new(2, 1);
 const LOST: Timeline = Timeline::new(3, 1);
 
-/// Region 1 of three, with its writer at work and nothing else.
-struct Bench {
-    region: Arc<Region>,
-    store: MemoryStore,
-    stop: CancellationToken,
-}
-
 impl Bench {
-    async fn start() -> Self {
-        let config: RegionConfig = serde_json::from_value(serde_json::json!({
-            "region": 1,
-            "regions": {"1": "eu-west", "2": "us-east", "3": "ap-south"},
-            "listen": "127.0.0.1:0",
-            "topology_fingerprint": "t",
-            "peers": {"2": "127.0.0.1:9", "3": "127.0.0.1:9"},
-            "genesis": {"mode": "active-active", "durability": "local"},
-            "seed": 1,
-            "session_secret": "s"
-        }))
-        .unwrap();
-        let store = MemoryStore::new();
-        let shared: SharedStore = Arc::new(store.clone());
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-        let recovered = recover(&config, &shared, &clock).await.unwrap();
-        let (writer, queues) = WriterHandle::channel();
-        let stop = CancellationToken::new();
-        let parts = Parts {
-            clock,
-            store: shared,
-            client: HttpClient::new(Arc::new(TokioNet)),
-            shutdown: stop.clone(),
-            writer,
-            regime: recovered.regime.clone(),
-            positions: recovered.positions.clone(),
-            tenure: Tenure::unlimited(),
-        };
-        let region = Arc::new(Region::new(config, parts));
-        region.tracker.spawn(Writer::new(Arc::clone(&region), recovered).run(queues, stop.clone()));
-        Self { region, store, stop }
-    }
-
     fn row(&self, dot: Dot, value: &'static [u8]) -> Record {
         let time_ns = self.region.clock.wall_ns();
         let operation = Operation {
@@ -137,12 +92,6 @@ impl Bench {
 
     fn repairs(&self) -> bool {
         self.region.blockers().contains(&Blocker::Repairing)
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        self.stop.cancel();
     }
 }
 

@@ -56,6 +56,31 @@ async fn a_semi_synchronous_write_is_seen_by_nobody_before_a_follower_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_gives_up_makes_nothing_visible_and_cancels_nothing() {
+    let world = World::start(Mode::ActivePassive, Durability::Semi(1), |_| {}).await;
+    let path = "/v1/records/us-east/given-up";
+    primary_takes_writes(&world, path).await;
+    for n in 1..3 {
+        world.shows(n, path, "0").await;
+        world.starve(n);
+    }
+    let value = "\"given up\"";
+    let stored = [value.to_owned()];
+    tokio::select! {
+        biased;
+        answer = world.put(0, path, &[], value) => panic!("no follower has it: {}", answer.status),
+        () = world.until(|w| { let stored = &stored; async move { !w.sweep(0, stored).await.is_empty() } }, "stored") => {}
+    }
+    for _ in 0..20 {
+        assert_eq!(world.get(0, path, &[]).await.ok().body, "0");
+    }
+    world.feed(1);
+    for n in 0..2 {
+        world.shows(n, path, value).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_old_primary_alone_had_is_quarantined_and_can_be_merged() {
     let world = World::start(Mode::ActivePassive, Durability::Local, |_| {}).await;
     let (kept, lost, fresh) = ("/v1/records/us-east/kept", "/v1/records/us-east/lost", "/v1/records/us-east/fresh");

@@ -29,6 +29,7 @@ const REQUESTS: &[(&str, &str, &str)] = &[
     ("GET", "/internal/v1/transition/copy/1", ""),
     ("POST", "/internal/v1/quarantine/decide", "{\"decision\":\"discard\"}"),
     ("POST", "/internal/v1/sweep", "{\"needles\":[\"a\",\"bb\"]}"),
+    ("POST", "/internal/v1/transition/conflicts", "\u{1}\u{1}\u{1}x"),
     ("POST", "/internal/v1/rows", "\u{1}\u{1}\u{1}x"),
     ("POST", "/internal/v1/chain", "{\"dot\":{\"timeline\":\"1.1\",\"seq\":1}}"),
     ("POST", "/internal/v1/log", "{\"timeline\":\"1.1\",\"after\":0,\"up_to\":18446744073709551615}"),

@@ -3,8 +3,12 @@
 use std::collections::BTreeSet;
 
 use longhaul_core::error_code::ErrorCode;
+use longhaul_core::ids::{Dot, OpId, RecordId, RecordKey, RegionId, Timeline};
 use longhaul_core::regime::{ChangeKind, Durability, Mode};
+use longhaul_core::version::Version;
 use longhaul_http::wire::regime::ChangeState;
+use longhaul_region::store::memory::MemoryStore;
+use longhaul_region::store::{Commit, ConflictKind, ConflictRow, Store};
 
 use crate::steering::{milestone, mode, primary};
 use crate::traffic::{Entry, Ledger, Traffic, digest};
@@ -216,6 +220,68 @@ async fn isolation_is_rolled_back_and_nothing_is_purged_while_the_home_is_cut_of
     for i in 0..20 {
         world.shows(1, &format!("/v1/records/us-east/k{i}"), &format!("\"canary-{i}\"")).await;
     }
+}
+
+/// A home does not count every conflict about its records itself: one that is told of a later write, which had seen both,
+/// before the loser has nothing to count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conflicts_that_another_region_alone_has_found_go_home_before_they_are_erased() {
+    let world = World::start(AA, Durability::Local, |_| {}).await;
+    let dot = |region, seq| Dot { timeline: Timeline::new(region, 1), seq };
+    let found = |home: u16, seq: u64| ConflictRow {
+        key: RecordKey { home: RegionId(home), id: RecordId::new("contended").unwrap() },
+        loser: dot(2, seq),
+        loser_op_id: OpId(uuid::Uuid::from_u128(seq.into())),
+        loser_version: Version { time_ns: seq, count: 0, region: RegionId(2) },
+        loser_value: Some("\"lost\"".into()),
+        winner: dot(3, seq),
+        winner_op_id: OpId(uuid::Uuid::from_u128(u128::from(seq) + 100)),
+        kind: ConflictKind::Concurrent,
+        found_ns: seq,
+    };
+    let (own, of_second, of_third) = (found(1, 11), [found(2, 13), found(2, 12)], found(3, 14));
+    let mut conflicts = vec![own.clone(), of_third.clone()];
+    conflicts.extend(of_second.clone());
+    world.stores[0].commit(Commit { conflicts, ..Commit::default() }).await.unwrap();
+    // Known at home already, and found there at another time: the home's own row stays.
+    let known = ConflictRow { found_ns: 1, ..of_third };
+    world.stores[2].commit(Commit { conflicts: vec![known.clone()], ..Commit::default() }).await.unwrap();
+
+    world.switch(0, mode(ISOLATION)).await;
+    assert_eq!(world.stores[0].conflicts(0, 10).await.unwrap(), [own]);
+    assert_eq!(world.stores[1].conflicts(0, 10).await.unwrap(), of_second);
+    assert_eq!(world.stores[2].conflicts(0, 10).await.unwrap(), [known]);
+}
+
+/// It has proved that it has everything, and then it has nothing: as long as others have not erased what is its own, it
+/// gets that back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_home_that_loses_its_disk_before_others_have_erased_its_records_gets_them_back() {
+    let mut world = World::start(AA, Durability::Local, |_| {}).await;
+    let path = |n: usize| format!("/v1/records/us-east/k{n}");
+    for n in 0..3 {
+        world.put(n, &path(n), &[], "\"canary\"").await.ok();
+    }
+    // Operations and regimes go around the cut; what region 2 has to ask the home itself before it erases does not.
+    world.cut(1, 2);
+    for (n, seen_at) in [(2, 1), (1, 2), (0, 1), (0, 2)] {
+        world.shows(seen_at, &path(n), "\"canary\"").await;
+    }
+    let (at, change) = world.begin_transition(0, mode(ISOLATION), false).await;
+    assert_eq!(at, 0);
+    world.reaches(0, &change, "flipped").await;
+    let canary = ["canary".to_owned()];
+    world.until(|w| async { w.sweep(0, &canary).await.is_empty() }, "who reaches the home erases").await;
+    world.regime_becomes(2, |regime| regime.mode == ISOLATION, "region 2 is isolated").await;
+
+    world.stop(1).await.unwrap();
+    world.stores[1] = MemoryStore::new();
+    world.restart(1).await;
+    world.heal(1, 2);
+    for n in 0..3 {
+        world.shows(1, &path(n), "\"canary\"").await;
+    }
+    world.until(|w| async { w.sweep(2, &canary).await.is_empty() }, "the copies go once the home is whole").await;
 }
 
 /// The log of a home that begins to write only after the purge is complete, and yet says nothing of what it held before.

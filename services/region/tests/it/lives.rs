@@ -3,13 +3,13 @@
 use longhaul_core::digest::bucket;
 use longhaul_core::error_code::ErrorCode;
 use longhaul_core::ids::{Dot, RecordId, RecordKey, RegionId, Timeline};
-use longhaul_core::regime::{Durability, Mode};
+use longhaul_core::regime::{Durability, Mode, Regime};
 use longhaul_http::wire::regime::ChangeState;
 use longhaul_region::store::memory::MemoryStore;
 use longhaul_region::store::{BucketDigest, Commit, QuarantineReason, QuarantineRow, QuarantineState, Store};
 use serde_json::Value;
 
-use crate::steering::primary;
+use crate::steering::{id, mode, primary};
 use crate::world::{NAMES, World};
 
 const AP: Mode = Mode::ActivePassive;
@@ -71,6 +71,7 @@ async fn a_region_that_lost_its_store_votes_only_with_what_the_others_remember_a
     world.until(|w| async move { w.put(0, path, &[], "4").await.status.is_success() }, "writes go on").await;
     world.shows(2, path, "4").await;
     // As a full member it may lead.
+    world.regime_becomes(2, |regime| regime.is_active(id(2)), "it is a full member").await;
     world.stop(0).await.unwrap();
     let change = world.begin_failover(2, Some(2), false).await;
     let change = world.end_of(2, &change).await;
@@ -107,6 +108,28 @@ async fn a_home_that_lost_its_store_before_the_regime_ever_changed_does_not_numb
     world.until(|w| async move { writes(w).await.status.is_success() }, "writes go on").await;
     let written = writes(&world).await.ok().json();
     assert!(written["dot"].as_str().unwrap().starts_with("3.2:"), "{written}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_of_the_in_sync_set_that_lost_its_store_lives_anew_although_it_is_heard() {
+    let path = "/v1/records/us-east/kept";
+    let mut world = with_a_past(path).await;
+    world.switch(0, primary(0, Durability::Sync)).await;
+    let before = world.status(2).await.unwrap().incarnation;
+    // Back before anybody misses it: the primary leaves nobody out for being silent.
+    world.stop(2).await.unwrap();
+    world.stores[2] = MemoryStore::new();
+    world.restart(2).await;
+    world.until(|w| async move { w.status(2).await.is_some_and(|s| s.incarnation > before) }, "it lives anew").await;
+    let whole = |regime: &Regime| regime.in_sync.len() == 2 && regime.is_active(id(2));
+    world.regime_becomes(0, whole, "it is let in again").await;
+    world.until(|w| async move { w.put(0, path, &[], "3").await.status.is_success() }, "writes go on").await;
+    // It vouches for what was acknowledged, with its vote and its copy.
+    world.stop(0).await.unwrap();
+    let change = world.begin_failover(2, Some(2), false).await;
+    let change = world.end_of(2, &change).await;
+    assert_eq!(change.state, ChangeState::Done, "{change:?}");
+    world.shows(2, path, "3").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,16 +209,8 @@ async fn regions_that_all_repair_the_same_record_take_it_from_the_log() {
         world.shows(n, path, "\"history\"").await;
         world.shows(n, other, "1").await;
     }
-    for n in 0..3 {
-        world.stop(n).await.unwrap();
-    }
     let key = RecordKey { home: RegionId(2), id: RecordId::new("hurt").unwrap() };
-    for store in &world.stores {
-        remove_as_a_tail_would(store, &key).await;
-    }
-    for n in 0..3 {
-        world.restart(n).await;
-    }
+    cut_a_tail_off_everywhere(&mut world, &key).await;
     for n in 0..3 {
         serves(&world, n).await;
         world.shows(n, path, "\"history\"").await;
@@ -205,6 +220,42 @@ async fn regions_that_all_repair_the_same_record_take_it_from_the_log() {
     for n in 0..3 {
         world.shows(n, path, "\"on\"").await;
         assert_eq!(world.status(n).await.unwrap().divergence_alarms, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_for_a_frozen_home_is_repaired_from_the_log() {
+    let mut world = World::active_active().await;
+    let (path, key) =
+        ("/v1/records/ap-south/hurt", RecordKey { home: RegionId(3), id: RecordId::new("hurt").unwrap() });
+    world.put(2, path, &[], "\"history\"").await.ok();
+    for n in 0..2 {
+        world.shows(n, path, "\"history\"").await;
+    }
+    world.isolate(2);
+    let (at, change) = world.begin_transition(0, mode(Mode::RegionalIsolation), true).await;
+    assert_eq!(world.end_of(at, &change).await.state, ChangeState::Done);
+    world.until(|w| async move { w.regime(1).await.mode == Mode::RegionalIsolation }, "isolated").await;
+    // The home's tail had reached everybody, and was cut off everywhere.
+    cut_a_tail_off_everywhere(&mut world, &key).await;
+    for n in 0..2 {
+        serves(&world, n).await;
+    }
+    world.heal_all();
+    serves(&world, 2).await;
+    world.shows(2, path, "\"history\"").await;
+}
+
+/// Restarts every region on what a crash leaves that follows the removal of a tail which had overwritten the record.
+async fn cut_a_tail_off_everywhere(world: &mut World, key: &RecordKey) {
+    for n in 0..world.count() {
+        world.stop(n).await.unwrap();
+    }
+    for store in &world.stores {
+        remove_as_a_tail_would(store, key).await;
+    }
+    for n in 0..world.count() {
+        world.restart(n).await;
     }
 }
 

@@ -42,6 +42,16 @@ async fn every_mode_switch_names_the_region_that_cannot_be_reached() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_broke_is_not_a_region_that_cannot_be_reached() {
+    let world = World::start(ISOLATION, Durability::Local, |_| {}).await;
+    for next in [AA, ISOLATION] {
+        world.isolate(0);
+        world.heal_all();
+        world.switch(0, mode(next)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_is_refused_even_if_forced() {
     let world = World::start(AP, Durability::Local, |_| {}).await;
     world

@@ -8,7 +8,7 @@ use sqlx::{Connection as _, Error};
 
 use super::error::Failure;
 use super::hold::fence;
-use crate::store::rows::{ConflictBody, QuarantineBody, RecordBody, encode, integer, state_code};
+use crate::store::rows::{RecordBody, encode, integer, state_code};
 use crate::store::{Commit, ConflictRow, IdempotencyRow, QuarantineRow};
 
 /// Columns of a dot, as arrays.
@@ -185,7 +185,7 @@ async fn set_conflicts(connection: &mut PgConnection, rows: &[ConflictRow]) -> R
         losers.push(row.loser)?;
         winners.push(row.winner)?;
         found.push(integer(row.found_ns)?);
-        bodies.push(encode(&ConflictBody::from(row.clone()))?);
+        bodies.push(encode(row)?);
     }
     sqlx::query(
         "INSERT INTO conflict (loser_region, loser_incarnation, loser_seq, winner_region, winner_incarnation, \
@@ -214,7 +214,7 @@ async fn set_quarantine(connection: &mut PgConnection, rows: Vec<QuarantineRow>)
     let (mut dots, mut bodies) = (Dots::default(), Vec::with_capacity(rows.len()));
     for row in &rows {
         dots.push(row.operation.dot)?;
-        bodies.push(encode(&QuarantineBody::from(row.clone()))?);
+        bodies.push(encode(row)?);
     }
     sqlx::query(
         "INSERT INTO quarantine (region, incarnation, seq, home, state, repaired, body) SELECT * FROM \

@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Error};
 
 use crate::store::log_page::LogPage;
-use crate::store::rows::{self, ConflictBody, IdempotencyColumns, PositionColumns, QuarantineBody, RecordColumns};
+use crate::store::rows::{self, IdempotencyColumns, PositionColumns, RecordColumns};
 use crate::store::{BucketDigest, ConflictRow, IdempotencyRow, Loaded, OperationId, QuarantineRow, StoreStats};
 
 /// Everything that a starting region must know, from one state of the database.
@@ -171,7 +171,7 @@ pub(super) async fn conflicts(
     .bind(i64::try_from(offset).unwrap_or(i64::MAX))
     .fetch_all(connection)
     .await?;
-    found.iter().map(|body| Ok(rows::decode::<ConflictBody>(body)?.into())).collect()
+    found.iter().map(|body| rows::decode(body)).collect()
 }
 
 /// Quarantined operations by dot.
@@ -186,7 +186,7 @@ pub(super) async fn quarantine(
             .bind(i64::try_from(offset).unwrap_or(i64::MAX))
             .fetch_all(connection)
             .await?;
-    found.iter().map(|body| Ok(rows::decode::<QuarantineBody>(body)?.into())).collect()
+    found.iter().map(|body| rows::decode(body)).collect()
 }
 
 /// Remembered operations after an id.

@@ -7,7 +7,7 @@ use sqlx::{Connection as _, Error};
 use super::bulk::Bulk;
 use crate::failpoint::{FailPoint, reach};
 use crate::store::Commit;
-use crate::store::rows::{ConflictBody, QuarantineBody, RecordBody, encode, integer, state_code};
+use crate::store::rows::{RecordBody, encode, integer, state_code};
 
 const LOG: Bulk = Bulk { before: "INSERT INTO log (region, incarnation, seq, body)", columns: 4, after: "" };
 
@@ -185,7 +185,7 @@ async fn set_asides(
             values.dot(row.winner)?;
             values.number(row.key.home.0.into())?;
             values.number(row.found_ns)?;
-            values.blob(encode(&ConflictBody::from(row.clone()))?)
+            values.blob(encode(row)?)
         })
         .await?;
     QUARANTINE
@@ -193,7 +193,7 @@ async fn set_asides(
             values.dot(row.operation.dot)?;
             values.number(row.operation.home.0.into())?;
             values.signed(state_code(row.state))?;
-            values.blob(encode(&QuarantineBody::from(row.clone()))?)
+            values.blob(encode(row)?)
         })
         .await
 }
