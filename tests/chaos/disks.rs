@@ -82,6 +82,30 @@ fn a_region_with_an_old_or_an_empty_disk_joins_in_a_new_life() {
     testbed.nothing_wrong(&found);
 }
 
+#[test]
+fn a_primary_on_an_old_copy_of_its_disk_is_replaced_and_nothing_is_lost() {
+    let testbed = Testbed::with("semi(1)");
+    let run = testbed.traffic();
+    let primary = REGIONS[0];
+    let folder = testbed.cluster.data().join(primary);
+    let copy = tempfile::tempdir().unwrap();
+    testbed.fault(&json!({"do": "pause", "target": primary}));
+    copy_files(&folder, copy.path());
+    testbed.fault(&json!({"do": "resume", "target": primary}));
+    testbed.settles();
+    testbed.flows(&run, 90);
+    assert_eq!((testbed.has_a_writer(), testbed.failovers()), (primary, 0), "a pause that short is no outage");
+    let before = incarnation(&testbed, primary);
+    testbed.kill(primary);
+    remove_files(&folder);
+    copy_files(copy.path(), &folder);
+    testbed.restart(primary);
+    until("a region whose disk is whole leads", || testbed.writer().is_some_and(|writer| writer != primary));
+    joins_in_a_new_life(&testbed, primary, before);
+    testbed.flows(&run, 60);
+    testbed.nothing_was_lost(&run);
+}
+
 /// The small disk, as `mount` takes it.
 const SIZE: &str = "size=24m";
 

@@ -10,6 +10,8 @@ use crate::testbed::{REGIONS, Testbed};
 /// How long links flap: a flap goes on for longer than suspicion takes, and twice the dwell between two failovers.
 const FLAPPING: Duration = Duration::from_secs(120);
 
+const HOUR_MS: i64 = 3_600_000;
+
 fn knowledge_age_ms(testbed: &Testbed, region: &str, of: &str) -> f64 {
     testbed.status(region).and_then(|status| Some(status.lag.get(of)?.knowledge_age_ms)).unwrap_or(0.0)
 }
@@ -74,10 +76,44 @@ fn a_primary_that_hears_nobody_is_replaced_although_it_is_heard() {
 }
 
 #[test]
+fn links_that_are_slow_lossy_and_narrow_at_once_and_a_second_fault_meanwhile_cost_no_write() {
+    let testbed = Testbed::with("semi(1)");
+    let run = testbed.traffic();
+    let (primary, follower) = (REGIONS[0], REGIONS[2]);
+
+    println!("200 ms, jitter, loss and 10 Mbit/s between all regions: nobody takes that for an outage");
+    let bad = json!({"delay_ms": 100.0, "jitter_ms": 20.0, "loss": 0.03, "rate_kbit": 10_000});
+    for (from, to) in [(0, 1), (0, 2), (1, 2)] {
+        testbed.link(REGIONS[from], REGIONS[to], true, &bad);
+    }
+    testbed.flows(&run, 300);
+    assert_eq!((testbed.has_a_writer(), testbed.failovers()), (primary, 0));
+
+    println!("the primary is cut off both ways while a follower is down: no majority, until that is back");
+    testbed.kill(follower);
+    for peer in &REGIONS[1..] {
+        testbed.link(primary, peer, true, &json!({"state": "cut"}));
+    }
+    until("the primary has lost its lease", || {
+        testbed.status(primary).is_some_and(|status| status.lease_remaining_ms <= 0)
+    });
+    assert_eq!(testbed.writer(), None, "one of three is no majority");
+    testbed.restart(follower);
+    until("a survivor leads", || testbed.writer().is_some_and(|writer| writer != primary));
+    let writer = testbed.has_a_writer();
+    testbed.flows(&run, 60);
+    testbed.heal_links();
+    testbed.settles();
+    assert_eq!((testbed.has_a_writer(), testbed.failovers()), (writer, 1));
+    testbed.flows(&run, 30);
+    testbed.nothing_was_lost(&run);
+}
+
+#[test]
 fn a_region_whose_clock_is_wrong_loses_nothing_and_blocks_nobody() {
     let testbed = Testbed::start(tempfile::tempdir().unwrap(), "active-active", "local");
     let run = testbed.traffic();
-    for offset_ms in [300, -300, 5000, -5000] {
+    for offset_ms in [300, -300, 5000, -5000, HOUR_MS, -HOUR_MS] {
         println!("the clock of {} is off by {offset_ms} ms", REGIONS[1]);
         testbed.fault(&json!({"do": "clock-skew", "region": REGIONS[1], "offset_ms": offset_ms}));
         testbed.flows(&run, 90);

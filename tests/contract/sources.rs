@@ -72,6 +72,44 @@ fn only_the_binary_reads_the_environment() {
 }
 
 #[test]
+fn nothing_draws_at_random_but_from_a_seed() {
+    // Seeds come with the configuration; ids are drawn from generators that were made of them.
+    for source in ["rand::rng(", "rand::random", "thread_rng", "from_os_rng", "OsRng", "now_v7", "new_v4"] {
+        only_in(source, &[]);
+    }
+}
+
+#[test]
+fn only_the_program_and_the_links_start_threads_and_processes() {
+    only_in("Command::new", &["services/longhaul/", "netem/"]);
+    for thread in ["thread::spawn", "thread::scope", "thread::Builder"] {
+        only_in(thread, &["services/longhaul/", "netem/", "services/core/src/mutants.rs"]);
+    }
+    // What blocks is awaited where it was begun, and answers the same however long it took.
+    only_in(
+        "spawn_blocking",
+        &[
+            "services/telemetry/",
+            "services/region/src/store/sqlite/",
+            "services/traffic/src/run.rs",
+            "services/longhaul/",
+        ],
+    );
+}
+
+/// `select!` looks at its branches in an order drawn at random, unless told to look at them in the order written.
+#[test]
+fn every_select_is_biased() {
+    for (name, code) in sources() {
+        for (number, branches) in code.split("select!").skip(1).enumerate() {
+            let begins =
+                branches.trim_start().strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with("biased;"));
+            assert!(begins, "{name}: select! number {} does not begin with `biased;`", number + 1);
+        }
+    }
+}
+
+#[test]
 fn no_file_is_longer_than_can_be_read_at_once() {
     let mut paths = Vec::new();
     files(&root(), &["rs", "toml", "md", "yaml", "sh", "sql"], &mut paths);

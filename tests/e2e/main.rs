@@ -8,5 +8,6 @@ mod drills;
 mod lifecycle;
 mod readme;
 mod records;
+mod simulate;
 mod traces;
 mod transitions;

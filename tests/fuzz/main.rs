@@ -7,6 +7,7 @@
 mod damage;
 mod files;
 mod messages;
+mod pages;
 mod texts;
 
 use std::sync::{Mutex, PoisonError};

@@ -34,14 +34,14 @@ use uuid::Uuid;
 
 use crate::fuzz;
 
-const NOW_NS: u64 = 1_800_000_000_000_000_000;
-const TIMELINE: Timeline = Timeline::new(1, 1);
+pub(crate) const NOW_NS: u64 = 1_800_000_000_000_000_000;
+pub(crate) const TIMELINE: Timeline = Timeline::new(1, 1);
 
-fn genesis() -> Regime {
+pub(crate) fn genesis() -> Regime {
     Regime::genesis((1..=3).map(RegionId), Mode::ActivePassive, Some(RegionId(1)), Durability::Semi(1))
 }
 
-fn log(count: u64) -> Vec<Operation> {
+pub(crate) fn log(count: u64) -> Vec<Operation> {
     let mut last = chain::START;
     let operations = (1..=count).map(|seq| {
         let marker = seq % 4 == 0;
@@ -67,11 +67,15 @@ fn log(count: u64) -> Vec<Operation> {
     operations.collect()
 }
 
-fn positions() -> Positions {
+pub(crate) fn positions() -> Positions {
     let log = log(6);
     let last = log.last().unwrap();
     let at = Position { seq: 6, visible: 5, version: last.version, chain: last.chain };
     Positions::from([(TIMELINE, at), (Timeline::new(2, 1), Position::START)])
+}
+
+pub(crate) fn vector() -> VersionVector {
+    VersionVector::from_iter([(TIMELINE, 5), (Timeline::new(2, 1), 0)])
 }
 
 /// What the rules do with a regime that a peer says was chosen.
@@ -132,7 +136,7 @@ fn use_frame(frame: &Frame) {
 }
 
 fn frames() -> Vec<Frame> {
-    let vector = VersionVector::from_iter([(TIMELINE, 5), (Timeline::new(2, 1), 0)]);
+    let vector = vector();
     let report = MemberReport::new(Incarnation(1), 1, &positions());
     let heartbeat = Heartbeat {
         number: 3,

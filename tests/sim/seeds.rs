@@ -50,6 +50,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (16442, "a switch that began only after everything had healed was judged in the middle"),
     (16729, "a switch to isolation that was overtaken by the next one never ended"),
     (12981, "a primary that was alone in sync and lost its disk was never replaced"),
+    (8086, "what everybody had forgotten of a deleted record counted as vanished with a purge"),
     (10778, "regions that kept records for a frozen home gave up what a removed tail had touched"),
 ];
 

@@ -39,6 +39,16 @@ pub struct SimulatedDrill {
 
 /// Runs a drill on a topology in virtual time, with the plan's own seed.
 pub fn run_drill(topology: &Topology, plan: &DrillPlan) -> Result<SimulatedDrill, SimulationError> {
+    run_drill_while(topology, plan, |_| true)
+}
+
+/// The same, for as long as `go_on` says so: it is told the virtual time after every tick. A drill that is not to go on
+/// has no report.
+pub fn run_drill_while(
+    topology: &Topology,
+    plan: &DrillPlan,
+    mut go_on: impl FnMut(Duration) -> bool,
+) -> Result<SimulatedDrill, SimulationError> {
     let mut config = WorldConfig::new(topology.clone(), plan.seed);
     config.mode = plan.regime.mode;
     config.durability = plan.regime.durability;
@@ -58,7 +68,12 @@ pub fn run_drill(topology: &Topology, plan: &DrillPlan) -> Result<SimulatedDrill
             *kept.borrow_mut() = operate(&client, &asked).await;
         };
         simulation.populate(&config, operator)?;
-        while !simulation.step()? && simulation.elapsed() < limit {}
+        while !simulation.step()? && simulation.elapsed() < limit {
+            if !go_on(simulation.elapsed()) {
+                *outcome.borrow_mut() = Err("the drill was stopped".to_owned());
+                break;
+            }
+        }
         let panics = take_panics();
         if let Some(panic) = panics.first() {
             *outcome.borrow_mut() = Err(format!("a service panicked: {panic}"));

@@ -518,21 +518,22 @@ impl Witness for Watch {
     fn purged(&self, region: RegionId, home: RegionId, keep_positions: &[Timeline]) {
         let state = &mut *self.lock();
         let shadow = state.regions.entry(region).or_default();
+        let rows: BTreeSet<RecordKey> = shadow.records.keys().cloned().collect();
         shadow.records.retain(|key, _| key.home == home);
         let held = shadow.positions.clone();
         shadow.positions.retain(|timeline, _| keep_positions.contains(timeline));
         let regions = &state.regions;
         for (dot, accepted) in &mut state.operations {
             let Some(key) = &accepted.key else { continue };
-            if held.get(&dot.timeline).is_none_or(|position| position.seq < dot.seq) {
-                continue;
-            }
+            let Some(position) = held.get(&dot.timeline).filter(|position| position.seq >= dot.seq) else { continue };
             // A home that lost its disk has got its records back without the places that their operations had.
             let at_home = || {
                 let record = regions.get(&key.home).and_then(|shadow| shadow.records.get(key));
                 record.is_some_and(|record| record.version >= accepted.version)
             };
-            accepted.settled |= key.home == home || at_home();
+            // What was shown here and has no row was deleted, and the delete forgotten; there is nothing to be taken over.
+            let collected = position.visible >= dot.seq && !rows.contains(key);
+            accepted.settled |= key.home == home || collected || at_home();
         }
     }
 

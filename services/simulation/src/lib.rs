@@ -26,7 +26,7 @@ mod timeline;
 mod world;
 
 pub use chaos::{ChaosRun, USUAL_TOPOLOGY, run_chaos};
-pub use drill::{SimulatedDrill, run_drill};
+pub use drill::{SimulatedDrill, run_drill, run_drill_while};
 pub use steady::{Steady, run_steady};
 pub use timeline::Timeline;
 pub use world::{SimulationError, WorldConfig, tick_for};

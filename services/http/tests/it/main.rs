@@ -1,5 +1,7 @@
 //! The client, the server and the upgrade, over real sockets on loopback.
 
+mod boot_clock;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -4,11 +4,12 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use longhaul_core::plan::DrillPlan;
 use longhaul_core::topology::Topology;
 use longhaul_simulation::distribution::{Collection, SimulationReport};
-use longhaul_simulation::{SimulationError, run_drill};
+use longhaul_simulation::{SimulationError, run_drill_while};
 use tokio_util::sync::CancellationToken;
 
 use super::drill::{regime, stop_token, with_start};
@@ -17,6 +18,8 @@ use crate::inputs;
 use crate::outcome::Outcome;
 use crate::report::{self, SeedProgress};
 use crate::telemetry::{self, Telemetry};
+
+const STOPPED: &str = "stopped by a signal before all seeds had run";
 
 /// Runs a simulation.
 pub(crate) async fn run(args: SimulateArgs) -> Outcome {
@@ -66,9 +69,19 @@ fn over_seeds(
     stop: &CancellationToken,
 ) -> Result<SimulationReport, String> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let progress = SeedProgress::new(title, seeds.end - seeds.start);
+    // One of several runs is made again for its whole report; an only one need not be.
+    let count = seeds.end - seeds.start;
+    let (again, only) = (u64::from(count > 1), Mutex::new(None));
+    let progress =
+        SeedProgress::new(title, count, count + again, Duration::from_secs_f64(plan.warm_up_s + plan.duration_s));
     let (next, collection, failed) = (AtomicU64::new(seeds.start), Mutex::new(Collection::default()), Mutex::new(None));
-    let of_seed = |seed: u64| run_drill(topology, &DrillPlan { seed, ..plan.clone() });
+    let of_seed = |seed: u64| {
+        let mut run = progress.run();
+        run_drill_while(topology, &DrillPlan { seed, ..plan.clone() }, |virtual_time| {
+            run.is_at(virtual_time);
+            !stop.is_cancelled()
+        })
+    };
     std::thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {
@@ -80,6 +93,9 @@ fn over_seeds(
                     match of_seed(seed) {
                         Ok(drill) => {
                             let virtual_s = drill.virtual_time.as_secs_f64();
+                            if again == 0 {
+                                *only.lock().unwrap_or_else(PoisonError::into_inner) = drill.report.clone().ok();
+                            }
                             let mut all = collection.lock().unwrap_or_else(PoisonError::into_inner);
                             all.add(seed, drill.report, virtual_s);
                         }
@@ -90,21 +106,25 @@ fn over_seeds(
                             stop.cancel();
                         }
                     }
-                    progress.one_more();
                 }
             });
         }
     });
-    drop(progress);
     if let Some(reason) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(reason);
     }
     if stop.is_cancelled() {
-        return Err("stopped by a signal before all seeds had run".to_owned());
+        return Err(STOPPED.to_owned());
     }
     let collection = collection.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let median = collection.median_seed().map(of_seed).transpose().map_err(|error| error.to_string())?;
-    let median = median.and_then(|drill| drill.report.ok());
+    let median = match collection.median_seed() {
+        Some(seed) if again > 0 => of_seed(seed).map_err(|error| error.to_string())?.report.ok(),
+        _ => only.into_inner().unwrap_or_else(PoisonError::into_inner),
+    };
+    if stop.is_cancelled() {
+        return Err(STOPPED.to_owned());
+    }
+    drop(progress);
     Ok(collection.report(&plan.name, &topology.name, regime(plan), median))
 }
 

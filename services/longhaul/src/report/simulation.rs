@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use longhaul_simulation::distribution::SimulationReport;
@@ -62,29 +63,58 @@ pub(crate) fn simulation_text(report: &SimulationReport, folder: Option<&Path>) 
 }
 
 /// Progress over seeds, on standard error.
-pub(crate) struct SeedProgress(ProgressBar);
+pub(crate) struct SeedProgress {
+    bar: ProgressBar,
+    /// About how long a run takes, virtual milliseconds.
+    run_ms: u64,
+}
 
 impl SeedProgress {
-    /// Progress of `seeds` runs under a title.
-    pub(crate) fn new(title: &str, seeds: u64) -> Self {
-        let bar = ProgressBar::new(seeds);
-        let style = ProgressStyle::with_template("{spinner} {msg} {pos}/{len} seeds, {eta} left {wide_bar}");
+    /// Progress of so many runs over seeds under a title, each of about this virtual length.
+    pub(crate) fn new(title: &str, seeds: u64, runs: u64, length: Duration) -> Self {
+        let run_ms = length.as_millis() as u64;
+        let bar = ProgressBar::new(runs.saturating_mul(run_ms));
+        let style = ProgressStyle::with_template("{spinner} {msg} {percent}%, {eta} left {wide_bar}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.set_message(title.to_owned());
+        bar.set_message(format!("{title}, {seeds} seeds"));
         if bar.is_hidden() {
-            eprintln!("{title}, {seeds} seeds");
+            eprintln!("{}", bar.message());
         }
-        Self(bar)
+        Self { bar, run_ms }
     }
 
-    /// One more run has ended.
-    pub(crate) fn one_more(&self) {
-        self.0.inc(1);
+    /// A run begins; it has ended when this is dropped.
+    pub(crate) fn run(&self) -> RunProgress<'_> {
+        RunProgress { whole: self, at_ms: 0 }
     }
 }
 
 impl Drop for SeedProgress {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Progress within one run.
+pub(crate) struct RunProgress<'a> {
+    whole: &'a SeedProgress,
+    at_ms: u64,
+}
+
+impl RunProgress<'_> {
+    /// The run has come to this moment of its virtual time. What it takes beyond its length is not shown.
+    pub(crate) fn is_at(&mut self, virtual_time: Duration) {
+        let at_ms = (virtual_time.as_millis() as u64).min(self.whole.run_ms);
+        // Often enough for eyes.
+        if at_ms >= self.at_ms + 100 {
+            self.whole.bar.inc(at_ms - self.at_ms);
+            self.at_ms = at_ms;
+        }
+    }
+}
+
+impl Drop for RunProgress<'_> {
+    fn drop(&mut self) {
+        self.whole.bar.inc(self.whole.run_ms - self.at_ms);
     }
 }

@@ -22,7 +22,7 @@ mod quarantine;
 pub(crate) mod reading;
 mod records;
 mod request;
-pub(crate) mod rows;
+pub mod rows;
 mod status;
 
 pub(crate) use problems::{gate_problem, problem};

@@ -28,14 +28,14 @@ pub(crate) const ROWS_KEYS_MAX: usize = 500;
 
 /// The rows of some keys, and what their region had applied before it read them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Rows {
+pub struct Rows {
     /// What had been applied.
-    pub(crate) applied: VersionVector,
+    pub applied: VersionVector,
     /// The rows that exist; tombstones are rows.
-    pub(crate) found: Vec<Record>,
+    pub found: Vec<Record>,
     /// Of the keys, those that this region repairs itself: what a removed tail had touched is absent here, and was not
     /// deleted.
-    pub(crate) unrepaired: BTreeSet<RecordKey>,
+    pub unrepaired: BTreeSet<RecordKey>,
 }
 
 /// Answers the rows of the keys in the body (both in the binary encoding of the replication streams).

@@ -49,9 +49,9 @@ pub(crate) struct PageQuery {
     by: Option<RegionId>,
 }
 
-/// One page.
+/// One page, as a peer sends it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Page {
+pub struct Page {
     /// What the source had before it read this page; that of the first page counts.
     header: SnapshotHeader,
     /// The home that the source restricts the snapshot to (isolation).

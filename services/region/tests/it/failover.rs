@@ -95,6 +95,20 @@ async fn a_local_primary_that_is_cut_off_stops_within_its_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_whose_machine_was_suspended_wakes_without_its_lease() {
+    let world = World::start(AP, Durability::Local, |_| {}).await;
+    has_a_primary(&world).await;
+    // Nobody can renew it, so that what is left of it is what the clock says.
+    world.isolate(0);
+    world.put(0, "/v1/records/eu-west/before", &[], "1").await.ok();
+    world.clocks[0].sleep(Duration::from_secs(3));
+    let answer = world.put(0, "/v1/records/eu-west/awake", &[], "1").await;
+    assert_eq!(answer.problem().code, ErrorCode::NoLease);
+    world.heal_all();
+    has_a_primary(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_semi_primary_that_is_cut_off_acknowledges_nothing_that_is_lost() {
     never_two(Durability::Semi(1)).await;
 }

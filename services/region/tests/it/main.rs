@@ -3,6 +3,7 @@
 
 mod active_active;
 mod active_passive;
+mod divergence;
 mod durability;
 mod failover;
 mod failures;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -122,6 +122,35 @@ impl Net for RegionNet {
     }
 }
 
+/// The machine's clocks, with a boot clock that a test can move on, as a suspend does.
+#[derive(Default)]
+pub(crate) struct SuspendedClock {
+    machine: SystemClock,
+    slept_ns: AtomicU64,
+}
+
+impl SuspendedClock {
+    /// Lets so much time pass that nothing on the machine noticed.
+    pub(crate) fn sleep(&self, time: Duration) {
+        self.slept_ns.fetch_add(time.as_nanos() as u64, Ordering::SeqCst);
+    }
+}
+
+impl Clock for SuspendedClock {
+    fn wall_ns(&self) -> u64 {
+        self.machine.wall_ns()
+    }
+    fn boot_ns(&self) -> u64 {
+        self.machine.boot_ns() + self.slept_ns.load(Ordering::SeqCst)
+    }
+    fn set_skew_ms(&self, skew_ms: i64) {
+        self.machine.set_skew_ms(skew_ms);
+    }
+    fn skew_ms(&self) -> i64 {
+        self.machine.skew_ms()
+    }
+}
+
 /// A region that runs.
 struct Running {
     stop: CancellationToken,
@@ -132,6 +161,7 @@ struct Running {
 pub(crate) struct World {
     pub(crate) addresses: Vec<String>,
     pub(crate) stores: Vec<MemoryStore>,
+    pub(crate) clocks: Vec<Arc<SuspendedClock>>,
     configs: Vec<RegionConfig>,
     running: Vec<Option<Running>>,
     links: Arc<Mutex<Links>>,
@@ -220,6 +250,7 @@ impl World {
         let mut world = Self {
             addresses,
             stores: (0..count).map(|_| MemoryStore::new()).collect(),
+            clocks: (0..count).map(|_| Arc::default()).collect(),
             running: configs.iter().map(|_| None).collect(),
             configs,
             links: Arc::default(),
@@ -247,7 +278,7 @@ impl World {
         let stop = CancellationToken::new();
         let deps = Deps {
             net: Arc::new(RegionNet { from: n, links: Arc::clone(&self.links) }),
-            clock: Arc::new(SystemClock::default()) as Arc<dyn Clock>,
+            clock: Arc::clone(&self.clocks[n]) as Arc<dyn Clock>,
             store: Arc::new(self.stores[n].clone()),
         };
         let task = self.tracker.spawn(run(deps, self.configs[n].clone(), listener, stop.clone()));

@@ -12,7 +12,8 @@ use longhaul_core::version::Version;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub(crate) use pages::{Pages, fetch};
+pub use pages::Pages;
+pub(crate) use pages::fetch;
 pub use record::{LedgerFile, OpenLedgerError};
 
 use crate::value::Observed;

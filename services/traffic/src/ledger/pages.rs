@@ -18,26 +18,26 @@ const FETCH_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Records and operations of a ledger. Its other fields follow from the request of the run, which every role has.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Pages<'a> {
+pub struct Pages<'a> {
     keys: Cow<'a, [Key]>,
     entries: Cow<'a, [Entry]>,
 }
 
 impl<'a> Pages<'a> {
     /// What a ledger holds.
-    pub(crate) fn of(ledger: &'a Ledger) -> Self {
+    pub fn of(ledger: &'a Ledger) -> Self {
         Self { keys: Cow::Borrowed(&ledger.keys), entries: Cow::Borrowed(&ledger.entries) }
     }
 
     /// As sent.
-    pub(crate) fn to_bytes(&self) -> Result<Bytes, String> {
+    pub fn to_bytes(&self) -> Result<Bytes, String> {
         postcard::to_stdvec(self).map(Bytes::from).map_err(|error| format!("the ledger cannot be written: {error}"))
     }
 }
 
 impl Ledger {
     /// Adds what another role's users of the same run saw.
-    pub(crate) fn join(&mut self, pages: &Pages<'_>) {
+    pub fn join(&mut self, pages: &Pages<'_>) {
         for entry in pages.entries.iter() {
             let Some(key) = pages.keys.get(entry.key as usize) else { continue };
             let key = self.intern(*key);

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use longhaul_core::ids::RegionId;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::{identity, open};
-use crate::store::conformance::fixtures::{FIRST, dot, key, write, writes};
+use crate::store::conformance::fixtures::{FIRST, SECOND, dot, key, write, writes};
 use crate::store::sqlite::SqliteStore;
 use crate::store::sqlite::open::beside;
 use crate::store::{Commit, Identity, Store as _, StoreError};
@@ -221,10 +223,8 @@ async fn a_dropped_commit_is_whole_or_absent_and_the_next_one_works() {
     assert!(dropped > 0 && kept > 0, "{dropped} were dropped, {kept} are there");
 }
 
-#[tokio::test]
-async fn the_write_ahead_log_is_cut_when_it_is_long() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(&folder.path().join("region.db")).await;
+/// Writes until the write-ahead log is as long as it may get; how many operations that took.
+async fn fill_log(store: &SqliteStore) -> u64 {
     let value = "x".repeat(60_000);
     let mut seq = 0;
     while store.files.log_bytes() <= super::super::checkpoint::LOG_BYTES_MAX {
@@ -235,9 +235,39 @@ async fn the_write_ahead_log_is_cut_when_it_is_long() {
         }
         store.commit(batch).await.unwrap();
     }
+    seq
+}
+
+#[tokio::test]
+async fn the_write_ahead_log_is_cut_when_it_is_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("region.db")).await;
+    let seq = fill_log(&store).await;
     store.maintain().await.unwrap();
     assert_eq!(store.files.log_bytes(), 0);
     assert_eq!(store.stats().await.unwrap().operations, seq);
+}
+
+#[tokio::test]
+async fn a_long_read_delays_the_cut_of_the_write_ahead_log_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("region.db")).await;
+    store.commit(write(dot(SECOND, 1), &key(2, "old"), Some("1"))).await.unwrap();
+    let mut reader = SqliteConnectOptions::new().filename(store.path()).read_only(true).connect().await.unwrap();
+    let mut reading = reader.begin().await.unwrap();
+    let rows = async |reading: &mut SqliteConnection| {
+        sqlx::query_scalar::<_, i64>("SELECT count(*) FROM log").fetch_one(reading).await.unwrap()
+    };
+    assert_eq!(rows(&mut reading).await, 1);
+    let seq = fill_log(&store).await;
+    store.maintain().await.unwrap();
+    assert!(store.files.log_bytes() > 0, "the reader still needs it");
+    store.commit(write(dot(SECOND, 2), &key(2, "new"), Some("2"))).await.unwrap();
+    assert_eq!(rows(&mut reading).await, 1, "what it began to read");
+    drop(reading);
+    store.maintain().await.unwrap();
+    assert_eq!(store.files.log_bytes(), 0);
+    assert_eq!(store.stats().await.unwrap().operations, seq + 2);
 }
 
 #[tokio::test]
