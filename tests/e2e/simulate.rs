@@ -4,29 +4,25 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-/// Some seconds with the loss of the primary; on the topology that the test names.
-fn plan(topology: &str, primary: &str, rate_per_s: u32) -> String {
-    format!(
-        r#"
+/// Some seconds with the loss of the primary.
+const PLAN: &str = r#"
 name = "loss"
 description = "The primary region is lost."
-topology = "{topology}"
+topology = "three-continents"
 duration_s = 12
 warm_up_s = 2
 settle_s = 20
 [regime]
 mode = "active-passive"
-primary = "{primary}"
+primary = "us-east-1"
 durability = "local"
 [traffic]
-rate_per_s = {rate_per_s}
+rate_per_s = 20
 [[steps]]
 at_s = 3
 do = "region-loss"
 region = "primary"
-"#
-    )
-}
+"#;
 
 /// The report that is printed, and what of it was written into files.
 fn simulate(plan: &str, extra: &[&str]) -> (Option<i32>, Value, Vec<String>) {
@@ -45,8 +41,7 @@ fn simulate(plan: &str, extra: &[&str]) -> (Option<i32>, Value, Vec<String>) {
 
 #[test]
 fn a_drill_under_many_seeds_is_a_distribution_and_the_same_again() {
-    let plan = plan("three-continents", "us-east-1", 20);
-    let (status, report, files) = simulate(&plan, &["--seeds", "6"]);
+    let (status, report, files) = simulate(PLAN, &["--seeds", "6"]);
     assert_eq!(status, Some(0), "{report:#}");
     assert_eq!(report["world"], "simulated");
     assert_eq!(report["verdicts"]["passed"], 6, "{report:#}");
@@ -62,13 +57,5 @@ fn a_drill_under_many_seeds_is_a_distribution_and_the_same_again() {
     let median = &report["median_run"];
     assert_eq!(median["rto_ms"].as_object().map(serde_json::Map::len), Some(3), "{median:#}");
     assert!(!files.is_empty());
-    assert_eq!(simulate(&plan, &["--seeds", "6"]).1, report, "the same seeds, the same report");
-}
-
-#[test]
-fn a_drill_runs_on_every_region_of_a_cloud() {
-    let (status, report, _) = simulate(&plan("all-azure", "eastus", 10), &["--seeds", "1"]);
-    assert_eq!(status, Some(0), "{report:#}");
-    assert_eq!((&report["topology"], &report["verdicts"]["passed"]), (&"all-azure".into(), &1.into()), "{report:#}");
-    assert!(report["runs"][0]["rto_write_ms"].as_f64().is_some_and(|ms| ms > 500.0), "{report:#}");
+    assert_eq!(simulate(PLAN, &["--seeds", "6"]).1, report, "the same seeds, the same report");
 }

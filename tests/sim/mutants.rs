@@ -10,28 +10,31 @@ use longhaul_simulation::{USUAL_TOPOLOGY, run_chaos};
 /// Seeds until a broken rule must have been noticed.
 const SEEDS: u64 = 500;
 
-/// Seeds to begin with: each noticed its rule when it was last looked for. Where one no longer does, the search goes on.
-const LIKELY: [(Rule, u64); 10] = [
-    (Rule::FenceAtAcknowledgement, 12),
-    (Rule::DurablePromise, 57),
-    (Rule::Cut, 6),
-    (Rule::Majority, 1),
-    (Rule::Frontier, 2),
-    (Rule::SnapshotMerge, 143),
-    (Rule::RestoredClock, 0),
-    (Rule::Credit, 1),
-    (Rule::VectorToken, 2),
-    (Rule::IdempotencyWithWrite, 138),
+/// What shows that the rule is broken, by how a violation begins; and the seed to begin with, which noticed when it was
+/// last looked for. Where that one no longer does, the search goes on. That something else went wrong is not enough.
+const NOTICED: [(Rule, &[&str], u64); 10] = [
+    (Rule::FenceAtAcknowledgement, &["I1:"], 12),
+    // A voter that has forgotten that it ever voted never votes again: the others remember.
+    (Rule::DurablePromise, &["I1:", "I2:", "I9:", "I14:", "not within"], 57),
+    (Rule::Cut, &["I6:"], 6),
+    (Rule::Majority, &["I1:", "I2:", "I14:"], 7),
+    (Rule::Frontier, &["I10:"], 2),
+    (Rule::SnapshotMerge, &["I5:"], 143),
+    (Rule::RestoredClock, &["I3:", "I4:"], 0),
+    (Rule::Credit, &["not within"], 1),
+    (Rule::VectorToken, &["reads were older"], 2),
+    (Rule::IdempotencyWithWrite, &["I11:"], 138),
 ];
 
 /// The first seed that notices, and how.
 fn noticed(topology: &Topology, rule: Rule) -> Option<(u64, String)> {
     // A rule is broken in one thread, and a simulation is one thread.
     let _broken = break_rule(rule);
-    let likely = LIKELY.into_iter().filter(|(other, _)| *other == rule).map(|(_, seed)| seed);
-    likely.chain(0..SEEDS).find_map(|seed| {
+    let (_, kinds, likely) = NOTICED.into_iter().find(|(other, ..)| *other == rule)?;
+    [likely].into_iter().chain(0..SEEDS).find_map(|seed| {
         let run = run_chaos(topology, seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-        Some((seed, run.violations.into_iter().next()?))
+        let shows = |violation: &String| kinds.iter().any(|kind| violation.starts_with(kind));
+        Some((seed, run.violations.into_iter().find(shows)?))
     })
 }
 

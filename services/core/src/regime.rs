@@ -292,6 +292,11 @@ impl Regime {
         majority_of(self.members.len())
     }
 
+    /// How many voters it takes to have one of every majority among them.
+    pub fn meets_every_majority(&self) -> usize {
+        self.members.len() - self.members.len() / 2
+    }
+
     /// Whether this region is the one that takes writes in active-passive.
     pub fn is_primary(&self, region: RegionId) -> bool {
         self.mode == Mode::ActivePassive && self.primary == Some(region)

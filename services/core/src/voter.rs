@@ -172,7 +172,7 @@ impl Voter {
             .collect();
         heard.sort_unstable();
         heard.dedup();
-        if heard.len() < genesis.members.len() - genesis.majority() + 1 {
+        if heard.len() < genesis.meets_every_majority() {
             return None;
         }
         let states = || others.iter().map(|(_, state)| state);
