@@ -276,6 +276,8 @@ impl World {
 
     fn launch(&mut self, n: usize, listener: Listener) {
         let stop = CancellationToken::new();
+        // A new process knows nothing of what was injected into the one before.
+        self.clocks[n].set_skew_ms(0);
         let deps = Deps {
             net: Arc::new(RegionNet { from: n, links: Arc::clone(&self.links) }),
             clock: Arc::clone(&self.clocks[n]) as Arc<dyn Clock>,
