@@ -37,6 +37,25 @@ async fn operations_take_the_detour_when_the_direct_link_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_kept_for_a_member_that_is_away_is_shown_and_goes_once_that_has_it() {
+    let mut world = World::start(Mode::ActiveActive, Durability::Local, |config| config.timings.log_retained = 0).await;
+    world.stop(2).await.unwrap();
+    for i in 0..50 {
+        world.put(i % 2, &format!("/v1/records/eu-west/s{i}"), &[], "1").await.ok();
+    }
+    // Idle regions go on writing no-ops, one for each round in which logs are trimmed, and these are kept as well.
+    for n in 0..2 {
+        world.until(|w| async move { w.status(n).await.unwrap().operations >= 70 }, "the log grows").await;
+    }
+    world.restart(2).await;
+    for n in 0..3 {
+        world
+            .until(|w| async move { w.status(n).await.is_some_and(|s| s.ready && s.operations < 30) }, "it is trimmed")
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_region_that_lost_its_disk_starts_from_a_snapshot() {
     let mut world = World::start(Mode::ActiveActive, Durability::Local, |config| config.timings.log_retained = 0).await;
     for i in 0..50 {
