@@ -27,7 +27,7 @@ const SIMULATE_EXAMPLES: &str = "\
 Examples:
   longhaul simulate
   longhaul simulate --plan switchover --seeds 500 --json
-  longhaul simulate --topology five-azure --seeds 4
+  longhaul simulate --topology my-regions.toml --plan my-drill.toml --seeds 100
 
 Nothing here is measured on real processes or links: the services run in one thread and in virtual time, over links with
 the topology's delays. docs/simulation.md says how far its figures are from those of the same drill on real processes.";
