@@ -25,11 +25,11 @@ region = "primary"
 "#;
 
 /// The report that is printed, and what of it was written into files.
-fn simulate(plan: &str, extra: &[&str]) -> (Option<i32>, Value, Vec<String>) {
+fn simulate() -> (Option<i32>, Value, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("plan.toml"), plan).unwrap();
+    std::fs::write(folder.path().join("plan.toml"), PLAN).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_longhaul"));
-    command.args(["simulate", "--plan", "plan.toml", "--json", "--report", "out"]).args(extra);
+    command.args(["simulate", "--plan", "plan.toml", "--json", "--report", "out", "--seeds", "6"]);
     let output = command.current_dir(folder.path()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
@@ -41,7 +41,7 @@ fn simulate(plan: &str, extra: &[&str]) -> (Option<i32>, Value, Vec<String>) {
 
 #[test]
 fn a_drill_under_many_seeds_is_a_distribution_and_the_same_again() {
-    let (status, report, files) = simulate(PLAN, &["--seeds", "6"]);
+    let (status, report, files) = simulate();
     assert_eq!(status, Some(0), "{report:#}");
     assert_eq!(report["world"], "simulated");
     assert_eq!(report["verdicts"]["passed"], 6, "{report:#}");
@@ -57,5 +57,5 @@ fn a_drill_under_many_seeds_is_a_distribution_and_the_same_again() {
     let median = &report["median_run"];
     assert_eq!(median["rto_ms"].as_object().map(serde_json::Map::len), Some(3), "{median:#}");
     assert!(!files.is_empty());
-    assert_eq!(simulate(PLAN, &["--seeds", "6"]).1, report, "the same seeds, the same report");
+    assert_eq!(simulate().1, report, "the same seeds, the same report");
 }

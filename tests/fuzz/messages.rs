@@ -78,6 +78,16 @@ pub(crate) fn vector() -> VersionVector {
     VersionVector::from_iter([(TIMELINE, 5), (Timeline::new(2, 1), 0)])
 }
 
+pub(crate) fn header() -> SnapshotHeader {
+    SnapshotHeader {
+        region: RegionId(1),
+        epoch: Epoch(1),
+        dataset_generation: 1,
+        positions: positions(),
+        hlc: Version { time_ns: NOW_NS, count: 1, region: RegionId(1) },
+    }
+}
+
 /// What the rules do with a regime that a peer says was chosen.
 fn use_regime(regime: &Regime) {
     let genesis = genesis();
@@ -231,15 +241,8 @@ fn a_stream_that_comes_byte_by_byte_or_all_at_once_is_read_alike() {
 
 #[test]
 fn snapshot_headers() {
-    let header = SnapshotHeader {
-        region: RegionId(1),
-        epoch: Epoch(1),
-        dataset_generation: 1,
-        positions: positions(),
-        hlc: Version { time_ns: NOW_NS, count: 1, region: RegionId(1) },
-    };
     let (regime, clock) = (genesis(), RegionClock::new(RegionId(2), NOW_NS, u64::MAX));
-    fuzz(&[postcard::to_stdvec(&header).unwrap()], |input| {
+    fuzz(&[postcard::to_stdvec(&header()).unwrap()], |input| {
         let Ok(header) = postcard::from_bytes::<SnapshotHeader>(input) else { return false };
         let mut held = positions();
         let view = ApplyView { regime: &regime, promised: Epoch(1), positions: &held, clock: &clock, top_up: None };

@@ -9,8 +9,6 @@ use longhaul_core::record::Record;
 use longhaul_core::replication::Positions;
 use longhaul_core::replication::apply::{ApplyView, admit_batch};
 use longhaul_core::replication::frame::Batch;
-use longhaul_core::replication::snapshot::SnapshotHeader;
-use longhaul_core::version::Version;
 use longhaul_region::handlers::rows::Rows;
 use longhaul_region::replicator::snapshot::Page;
 use longhaul_region::store::{ConflictKind, ConflictRow};
@@ -21,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::fuzz;
-use crate::messages::{NOW_NS, TIMELINE, genesis, log, positions, vector};
+use crate::messages::{NOW_NS, TIMELINE, genesis, header, log, vector};
 
 fn records() -> Vec<Record> {
     log(9).iter().filter_map(Record::from_operation).collect()
@@ -39,17 +37,10 @@ fn encoded<T: DeserializeOwned>(valid: &[impl Serialize], check: impl Fn(T)) {
 
 #[test]
 fn pages_of_snapshots() {
-    let header = SnapshotHeader {
-        region: RegionId(1),
-        epoch: Epoch(1),
-        dataset_generation: 1,
-        positions: positions(),
-        hlc: Version { time_ns: NOW_NS, count: 1, region: RegionId(1) },
-    };
     let lacking = BTreeSet::from([RegionId(2)]);
     // In the order of the fields of a page.
-    let whole = (header.clone(), None::<RegionId>, records(), BTreeSet::new(), true);
-    encoded::<Page>(&[whole, (header, Some(RegionId(3)), Vec::new(), lacking, false)], drop);
+    let whole = (header(), None::<RegionId>, records(), BTreeSet::new(), true);
+    encoded::<Page>(&[whole, (header(), Some(RegionId(3)), Vec::new(), lacking, false)], drop);
 }
 
 #[test]
