@@ -9,9 +9,6 @@ use longhaul_http::wire::probe::{PROBE_MEASURE_PATH, ProbeRequest, ProbeResult};
 
 use crate::certificate::Measurements;
 
-/// Pairs measured at the same time. Probes are small, so they hardly disturb each other.
-const CONCURRENT_PAIRS: usize = 8;
-
 /// One directed pair to measure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
@@ -23,6 +20,17 @@ pub struct Pair {
     pub prober: String,
     /// What the measuring location dials for the other one: the relay's address for this pair, `host:port`.
     pub address: String,
+}
+
+/// How pairs are measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Survey {
+    /// Round trips per pair.
+    pub samples: u32,
+    /// The deadline of each of them.
+    pub deadline: Duration,
+    /// Pairs measured at the same time, at least 1.
+    pub at_a_time: usize,
 }
 
 /// A pair that was not measured, and why.
@@ -64,17 +72,13 @@ pub async fn measure(
 }
 
 /// Measures every pair, some at a time. Pairs that do not answer are missing in the measurements, and named beside them.
-pub async fn survey(
-    client: &HttpClient,
-    pairs: &[Pair],
-    samples: u32,
-    deadline: Duration,
-) -> (Measurements, Vec<ProbeError>) {
+pub async fn survey(client: &HttpClient, pairs: &[Pair], how: Survey) -> (Measurements, Vec<ProbeError>) {
+    let Survey { samples, deadline, at_a_time } = how;
     let mut measurements = Measurements::new();
     let mut failures = Vec::new();
     let asks: Vec<_> =
         pairs.iter().map(|pair| async move { (pair, measure(client, pair, samples, deadline).await) }).collect();
-    let mut answers = futures::stream::iter(asks).buffer_unordered(CONCURRENT_PAIRS);
+    let mut answers = futures::stream::iter(asks).buffer_unordered(at_a_time.max(1));
     while let Some((pair, answer)) = answers.next().await {
         match answer {
             Ok(Some(figure)) => {

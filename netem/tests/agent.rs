@@ -81,7 +81,7 @@ impl World {
 
     async fn round_trip_ms(&self) -> Option<f64> {
         let (measurements, _) =
-            probe::survey(&self.client, std::slice::from_ref(&self.pair), 9, Duration::from_millis(500)).await;
+            probe::survey(&self.client, std::slice::from_ref(&self.pair), few(9, Duration::from_millis(500))).await;
         measurements.into_values().next()
     }
 
@@ -90,6 +90,10 @@ impl World {
         self.tasks.close();
         tokio::time::timeout(DEADLINE, self.tasks.wait()).await.expect("everything ends at shutdown");
     }
+}
+
+fn few(samples: u32, deadline: Duration) -> probe::Survey {
+    probe::Survey { samples, deadline, at_a_time: 1 }
 }
 
 fn code(error: &CallError) -> Option<ErrorCode> {
@@ -153,7 +157,7 @@ async fn a_cut_link_is_not_measured_and_names_the_pair() {
     let cut = LinkPatch { state: Some(LinkState::Cut), ..LinkPatch::default() };
     world.patch("a", "b", &cut).await.unwrap();
     let (measurements, failures) =
-        probe::survey(&world.client, std::slice::from_ref(&world.pair), 3, Duration::from_millis(100)).await;
+        probe::survey(&world.client, std::slice::from_ref(&world.pair), few(3, Duration::from_millis(100))).await;
     assert!(measurements.is_empty());
     assert!(failures[0].to_string().starts_with("the link from a to b was not measured"), "{}", failures[0]);
     world.stop().await;

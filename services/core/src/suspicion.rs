@@ -50,6 +50,36 @@ pub enum Verdict {
     Propose,
 }
 
+/// The attempts of other regions to fail over from one epoch: who, and when each was first seen.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Attempts {
+    epoch: Epoch,
+    first_ns: BTreeMap<RegionId, u64>,
+}
+
+impl Attempts {
+    /// A region has asked for this one's promise, to fail over from this epoch. Only its first time counts: a region that
+    /// tries again and again in vain keeps nobody else from trying.
+    pub fn note(&mut self, epoch: Epoch, by: RegionId, at_boot_ns: u64) {
+        if epoch > self.epoch {
+            *self = Self { epoch, first_ns: BTreeMap::new() };
+        }
+        if epoch == self.epoch {
+            self.first_ns.entry(by).or_insert(at_boot_ns);
+        }
+    }
+
+    /// Until when those that try are left alone, boot nanoseconds: [`limits::PROPOSER_PATIENCE`] from when the first of
+    /// them was seen, twice as long from the second, up to eight times from the fourth on. Where regions are many or far
+    /// apart an attempt takes longer than the first patience; without more of it one would end the other for ever.
+    fn left_alone_until_ns(&self) -> Option<u64> {
+        let mut seen_ns: Vec<u64> = self.first_ns.values().copied().collect();
+        seen_ns.sort_unstable();
+        let patience_ns = |nth: usize| nanos(limits::PROPOSER_PATIENCE) << nth.min(3);
+        seen_ns.into_iter().enumerate().map(|(nth, at_ns)| at_ns.saturating_add(patience_ns(nth))).max()
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Heard {
     report: SuspicionReport,
@@ -67,8 +97,7 @@ pub struct Detector {
     reports: BTreeMap<RegionId, Heard>,
     /// Since when a majority suspects the primary of this epoch.
     majority_since: Option<(Epoch, u64)>,
-    /// Since when another region has been trying to fail over from this epoch.
-    attempted_since: Option<(Epoch, u64)>,
+    attempts: Attempts,
     failovers: Vec<u64>,
     set_back: bool,
     suspect_after_ns: u64,
@@ -84,7 +113,7 @@ impl Detector {
             last_heard: BTreeMap::new(),
             reports: BTreeMap::new(),
             majority_since: None,
-            attempted_since: None,
+            attempts: Attempts::default(),
             failovers: Vec::new(),
             set_back: false,
             suspect_after_ns: nanos(limits::SUSPECT_AFTER),
@@ -127,12 +156,9 @@ impl Detector {
         self.failovers.retain(|at| now_boot_ns.saturating_sub(*at) < HOUR_NS);
     }
 
-    /// Another region has asked for this one's promise, to fail over from this epoch. Only the first time counts: a
-    /// region that tries again and again in vain keeps nobody else from trying.
-    pub fn attempted(&mut self, epoch: Epoch, at_boot_ns: u64) {
-        if self.attempted_since.is_none_or(|(known, _)| known < epoch) {
-            self.attempted_since = Some((epoch, at_boot_ns));
-        }
+    /// The attempts of other regions that this one has seen.
+    pub fn attempted(&mut self, attempts: Attempts) {
+        self.attempts = attempts;
     }
 
     /// What this region says in its own heartbeats.
@@ -194,7 +220,8 @@ impl Detector {
     /// A failover needs the suspicion of a majority of all voters, this one among them: in a partial partition, where a
     /// majority still hears the primary, operations travel through a third region and nobody fails over. Regions try
     /// one after the other, best placed first, [`limits::PROPOSER_STAGGER`] apart, and leave an attempt that they see
-    /// [`limits::PROPOSER_PATIENCE`] to end, so that normally one tries.
+    /// [`limits::PROPOSER_PATIENCE`] to end, so that normally one tries. If it does not end, those that have not tried yet
+    /// follow, again one after the other.
     pub fn verdict(&mut self, regime: &Regime, standings: &BTreeMap<RegionId, Standing>, now_boot_ns: u64) -> Verdict {
         let accusers = self.accusers(regime, now_boot_ns);
         let majority = accusers.contains(&self.me) && accusers.len() >= regime.majority();
@@ -210,11 +237,12 @@ impl Detector {
         if let Some(until_boot_ns) = self.dwell_until(now_boot_ns) {
             return Verdict::Dwell { until_boot_ns };
         }
-        let rank = self.rank(regime, standings, now_boot_ns);
-        let turn_ns = since.saturating_add(rank.saturating_mul(nanos(limits::PROPOSER_STAGGER)));
-        let attempt = self.attempted_since.filter(|(epoch, _)| *epoch == regime.epoch);
-        let left_alone_ns = attempt.map_or(0, |(_, at)| at.saturating_add(nanos(limits::PROPOSER_PATIENCE)));
-        let at_boot_ns = turn_ns.max(left_alone_ns);
+        let nobody = Attempts::default();
+        let attempts = if self.attempts.epoch == regime.epoch { &self.attempts } else { &nobody };
+        let better = self.better_placed(regime, standings, now_boot_ns);
+        let turn_ns = in_turn(since, better.len());
+        let untried = better.iter().filter(|region| !attempts.first_ns.contains_key(region)).count();
+        let at_boot_ns = turn_ns.max(attempts.left_alone_until_ns().map_or(0, |until_ns| in_turn(until_ns, untried)));
         if now_boot_ns < at_boot_ns { Verdict::Later { at_boot_ns } } else { Verdict::Propose }
     }
 
@@ -229,8 +257,13 @@ impl Detector {
         after_last.max(after_hour).filter(|until| now_boot_ns < *until)
     }
 
-    /// How many members that this region hears are better placed than it.
-    fn rank(&self, regime: &Regime, standings: &BTreeMap<RegionId, Standing>, now_boot_ns: u64) -> u64 {
+    /// The members that this region hears and that are better placed than it.
+    fn better_placed(
+        &self,
+        regime: &Regime,
+        standings: &BTreeMap<RegionId, Standing>,
+        now_boot_ns: u64,
+    ) -> BTreeSet<RegionId> {
         let key = |region: RegionId| {
             let standing = standings.get(&region).copied().unwrap_or_default();
             (std::cmp::Reverse(standing.seq), standing.latency_rank, region)
@@ -240,8 +273,13 @@ impl Detector {
             .followers()
             .filter(|region| *region != self.me && regime.is_active(*region))
             .filter(|region| !self.suspects(*region, now_boot_ns) && key(*region) < mine);
-        better.count() as u64
+        better.collect()
     }
+}
+
+/// When it is the turn of a region that so many go before.
+fn in_turn(from_ns: u64, before: usize) -> u64 {
+    from_ns.saturating_add(nanos(limits::PROPOSER_STAGGER).saturating_mul(before as u64))
 }
 
 const HOUR_NS: u64 = 3600 * 1_000_000_000;
@@ -291,14 +329,50 @@ mod tests {
     #[test]
     fn an_attempt_of_another_region_is_left_alone_for_a_while_and_no_longer() {
         let mut second = follower(3, 2, &[1], 1500);
-        second.attempted(Epoch(1), 1600 * MS);
-        second.attempted(Epoch(1), 2900 * MS);
+        let mut attempts = Attempts::default();
+        attempts.note(Epoch(1), RegionId(2), 1600 * MS);
+        attempts.note(Epoch(1), RegionId(2), 2900 * MS);
+        second.attempted(attempts);
         let standings = [(RegionId(2), Standing { seq: 9, latency_rank: 0 })].into_iter().collect();
         for at in (1500..3100).step_by(100) {
             second.heartbeat(RegionId(2), says(&[1]), Duration::ZERO, at * MS);
             assert_eq!(second.verdict(&regime(), &standings, at * MS), Verdict::Later { at_boot_ns: 3100 * MS });
         }
         assert_eq!(second.verdict(&regime(), &standings, 3100 * MS), Verdict::Propose);
+    }
+
+    #[test]
+    fn among_many_regions_those_that_have_not_tried_follow_one_by_one_and_each_is_left_alone_for_longer() {
+        let regime = Regime::genesis((1..=6).map(RegionId), Mode::ActivePassive, Some(RegionId(1)), Durability::Local);
+        let verdict_of = |me: u16, attempts: &Attempts, at_ms: u64| {
+            let mut detector = Detector::new(RegionId(me), 0);
+            detector.heartbeat(RegionId(1), says(&[]), Duration::ZERO, 0);
+            detector.attempted(attempts.clone());
+            let mut verdict_at = |at_ms: u64| {
+                for other in (2..=6).filter(|other| *other != me) {
+                    detector.heartbeat(RegionId(other), says(&[1]), Duration::ZERO, at_ms * MS);
+                }
+                detector.verdict(&regime, &BTreeMap::new(), at_ms * MS)
+            };
+            verdict_at(1500);
+            verdict_at(at_ms)
+        };
+        let mut attempts = Attempts::default();
+        attempts.note(Epoch(1), RegionId(2), 2000 * MS);
+        // Region 2 has had its turn; its patience is over, and 3 goes before 4, and 4 before 5.
+        assert_eq!(verdict_of(3, &attempts, 3499), Verdict::Later { at_boot_ns: 3500 * MS });
+        assert_eq!(verdict_of(3, &attempts, 3500), Verdict::Propose);
+        assert_eq!(verdict_of(4, &attempts, 3500), Verdict::Later { at_boot_ns: 3900 * MS });
+        assert_eq!(verdict_of(5, &attempts, 3500), Verdict::Later { at_boot_ns: 4300 * MS });
+        // Each further one is left alone twice as long, at most eight times.
+        for (by, at_ms, until_ms) in [(3, 3500, 6500), (4, 7000, 13_000), (5, 13_000, 25_000), (6, 25_000, 37_000)] {
+            attempts.note(Epoch(1), RegionId(by), at_ms * MS);
+            assert_eq!(verdict_of(2, &attempts, at_ms), Verdict::Later { at_boot_ns: until_ms * MS });
+        }
+        // Another epoch begins anew, and what is told late of an earlier one counts no more.
+        attempts.note(Epoch(2), RegionId(3), 26_000 * MS);
+        attempts.note(Epoch(1), RegionId(4), 27_000 * MS);
+        assert_eq!(attempts, Attempts { epoch: Epoch(2), first_ns: [(RegionId(3), 26_000 * MS)].into() });
     }
 
     #[test]

@@ -9,7 +9,7 @@ use longhaul_core::topology::Topology;
 use longhaul_http::client::HttpClient;
 use longhaul_http::wire::probe::{PROBE_MEASURE_PATH, ProbeRequest, ProbeResult};
 use longhaul_netem::certificate;
-use longhaul_netem::probe::{Pair, survey};
+use longhaul_netem::probe::{Pair, Survey, survey};
 
 /// Round trips per pair of the certificate.
 const SAMPLES: u32 = 12;
@@ -19,8 +19,8 @@ const OWN_SAMPLES: u32 = 50;
 const OWN_DEADLINE_MS: u64 = 1000;
 /// Deadline of all of them.
 const OWN_WHOLE: Duration = Duration::from_secs(5);
-/// Deadline of one round trip of the certificate.
-const SAMPLE_DEADLINE: Duration = Duration::from_secs(3);
+/// How the links are measured. Probes are small, so that a few at a time hardly disturb each other.
+const SURVEY: Survey = Survey { samples: SAMPLES, deadline: Duration::from_secs(3), at_a_time: 8 };
 /// A pair outside the tolerance is measured again this many times, and the smallest figure counts: a busy machine adds to
 /// a round trip now and then and never takes from it, and a wrong link is wrong each time.
 const REPEATS: usize = 8;
@@ -35,7 +35,7 @@ pub(crate) async fn certify(
 ) -> Vec<LinkCheck> {
     let own = own_costs(client, selves).await;
     let look = async |pairs: &[Pair]| {
-        let (mut measured, failures) = survey(client, pairs, SAMPLES, SAMPLE_DEADLINE).await;
+        let (mut measured, failures) = survey(client, pairs, SURVEY).await;
         for ((from, _), figure) in &mut measured {
             *figure = (*figure - own.get(from).copied().unwrap_or(0.0)).max(0.0);
         }

@@ -53,6 +53,19 @@ pub(crate) fn topology_of(named: Option<&str>, plan: &DrillPlan, plan_label: &st
     }
 }
 
+/// The plan on a topology that it was not written for: its names stand for the ones at the same place there
+/// ([`DrillPlan::transfer`]), and people are told which for which.
+pub(crate) fn on(mut plan: DrillPlan, label: &str, topology: &Topology) -> DrillPlan {
+    // A plan may be written for a topology that is not at hand; then its names mean what they say.
+    let Ok(own) = topology_of(None, &plan, label) else { return plan };
+    let replaced = plan.transfer(&own, topology);
+    if !replaced.is_empty() {
+        let pairs: Vec<_> = replaced.iter().map(|(name, stand_in)| format!("{stand_in} for {name}")).collect();
+        eprintln!("{label} was written for {}; on {} stands {}", own.name, topology.name, pairs.join(", "));
+    }
+    plan
+}
+
 fn is_path(name: &str) -> bool {
     name.contains('/')
         || Path::new(name).extension().is_some_and(|extension| extension == "toml")

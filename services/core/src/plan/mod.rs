@@ -2,6 +2,7 @@
 
 mod parse;
 mod shipped;
+mod transfer;
 mod validate;
 
 use serde::{Deserialize, Serialize};

@@ -47,6 +47,7 @@ async fn compare(name: &str, args: &CompareArgs) -> Result<Comparison, String> {
         Some(target) => running_topology(target, &args.testbed).await?,
         None => inputs::topology_of(args.testbed.topology.as_deref(), &plan, &label)?,
     };
+    let plan = inputs::on(plan, &label, &topology);
     let plans: Vec<DrillPlan> = chosen(args)?
         .into_iter()
         .map(|(mode, durability)| with_start(plan.clone(), Some(mode), Some(durability), args.testbed.seed))

@@ -31,6 +31,7 @@ async fn drill(name: &str, args: &RunArgs) -> Result<RunReport, String> {
         Some(target) => running_topology(target, &args.testbed).await?,
         None => inputs::topology_of(args.testbed.topology.as_deref(), &plan, &label)?,
     };
+    let plan = inputs::on(plan, &label, &topology);
     plan.validate_as(&label, &topology).map_err(|error| error.to_string())?;
     let folder = report::Folder::prepare(args.report.report.as_deref(), &plan.name)?;
     let stop = stop_token()?;

@@ -290,15 +290,11 @@ async fn decide(role: &Arc<RegimeRole>, current: &Regime, inputs: &mut Inputs) -
     }
 }
 
+/// Asks everybody who is to prove its history, all at the same time: among many regions, as far from each other as they are,
+/// one after the other would take longer than the others leave this failover alone.
 async fn verify(role: &Arc<RegimeRole>, inputs: &mut Inputs, queries: &[ChainQuery]) {
-    for query in queries {
-        let chain = if query.region == role.region.id() {
-            role.chain_at(query.dot).await
-        } else {
-            let request = ChainRequest { dot: query.dot };
-            let answer: Result<ChainAnswer, _> = role.peers.post(query.region, CHAIN_PATH, &request).await;
-            answer.ok().and_then(|answer| answer.chain)
-        };
+    let asks = queries.iter().map(|query| async move { (query, chain(role, query).await) });
+    for (query, chain) in futures::future::join_all(asks).await {
         match chain {
             Some(chain) => {
                 inputs.chains.insert((query.region, query.dot), chain);
@@ -309,6 +305,15 @@ async fn verify(role: &Arc<RegimeRole>, inputs: &mut Inputs, queries: &[ChainQue
             }
         }
     }
+}
+
+async fn chain(role: &Arc<RegimeRole>, query: &ChainQuery) -> Option<Chain> {
+    if query.region == role.region.id() {
+        return role.chain_at(query.dot).await;
+    }
+    let request = ChainRequest { dot: query.dot };
+    let answer: ChainAnswer = role.peers.post(query.region, CHAIN_PATH, &request).await.ok()?;
+    answer.chain
 }
 
 async fn top_up(role: &Arc<RegimeRole>, candidate: RegionId, fetch: Fetch) -> Option<Fenced> {

@@ -53,9 +53,7 @@ pub(super) async fn run(role: Arc<RegimeRole>) {
         let regime = region.regime();
         let now = region.clock.boot_ns();
         listen(&region, &mut detector, &mut heard, now);
-        if let Some((epoch, at_boot_ns)) = region.attempted() {
-            detector.attempted(epoch, at_boot_ns);
-        }
+        detector.attempted(region.attempts());
         lost = role.voting.lost_now(lost);
         detector.set_back(is_set_back(&region, &regime, lost));
         let report = detector.report(&regime, now);

@@ -135,7 +135,8 @@ impl Voting {
             && prepare.fence.is_some()
             && prepare.ballot.region != self.region.id()
         {
-            self.region.note_attempt(self.region.regime().epoch, self.region.clock.boot_ns());
+            let (epoch, now_ns) = (self.region.regime().epoch, self.region.clock.boot_ns());
+            self.region.note_attempt(epoch, prepare.ballot.region, now_ns);
         }
         let mut inner = self.inner.lock().await;
         let takes_part_in_failovers = matches!(request, VoterRequest::Prepare(prepare) if prepare.fence.is_some())

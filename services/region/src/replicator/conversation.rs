@@ -1,12 +1,12 @@
 //! What both ends of a stream do alike: heartbeats, echoes, and teaching the regime.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use longhaul_core::gate::may_replicate;
 use longhaul_core::ids::{Epoch, RegionId};
 use longhaul_core::regime::{Mode, Regime};
-use longhaul_core::replication::frame::{Echo, Frame, Heartbeat};
+use longhaul_core::replication::frame::{Echo, Frame, Heartbeat, passes_reports_on};
 
 use super::{StreamEnd, own_log};
 use crate::state::Region;
@@ -49,6 +49,7 @@ impl Conversation {
         if state.sent.len() > ECHOES_MAX {
             state.sent.pop_front();
         }
+        let passes_on = passes_reports_on(region.config.regions.len(), region.id(), number);
         Frame::Heartbeat(Heartbeat {
             number,
             epoch: regime.epoch,
@@ -56,7 +57,7 @@ impl Conversation {
             incarnation: region.own_timeline().incarnation,
             dataset_generation: regime.dataset_generation,
             positions: region.positions().as_ref().clone(),
-            reports: region.peers.member_reports(),
+            reports: if passes_on { region.peers.member_reports() } else { BTreeMap::new() },
             promised: region.promised(),
             suspicion: region.suspicion(),
             clock_ns: region.clock.wall_ns(),

@@ -3,7 +3,7 @@
 
 use longhaul_core::ids::Timeline;
 use longhaul_core::operation::Chain;
-use longhaul_core::replication::frame::Heartbeat;
+use longhaul_core::replication::frame::{Heartbeat, passes_reports_on};
 
 use crate::state::{OwnLog, Region};
 use crate::store::StoreError;
@@ -11,6 +11,10 @@ use crate::store::StoreError;
 /// Judges a peer's heartbeat: confirms this region's log, or finds that it is foreign.
 pub(super) async fn check(region: &Region, heartbeat: &Heartbeat) -> Result<(), StoreError> {
     if region.own_log() != OwnLog::Unconfirmed || heartbeat.dataset_generation != region.regime().dataset_generation {
+        return Ok(());
+    }
+    if !passes_reports_on(region.config.regions.len(), heartbeat.region, heartbeat.number) {
+        // It says what the peer has of this log, and not what the peer has heard of it.
         return Ok(());
     }
     let own = region.own_timeline();

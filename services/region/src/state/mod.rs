@@ -12,7 +12,7 @@ use longhaul_core::operation::TraceContext;
 use longhaul_core::regime::{Mode, Regime};
 use longhaul_core::replication::apply::TopUp;
 use longhaul_core::replication::{Position, Positions, durable_vector, visible_vector};
-use longhaul_core::suspicion::SuspicionReport;
+use longhaul_core::suspicion::{Attempts, SuspicionReport};
 use longhaul_core::token::TokenKey;
 use longhaul_core::vector::VersionVector;
 use longhaul_http::client::HttpClient;
@@ -161,7 +161,7 @@ pub struct Region {
     suspicion: Mutex<SuspicionReport>,
     lease_until_ns: AtomicU64,
     /// From which epoch another region last asked for a promise to fail over, and when it first did, boot nanoseconds.
-    attempted: Mutex<Option<(Epoch, u64)>>,
+    attempts: Mutex<Attempts>,
     tenure: Arc<Tenure>,
     clock_blocked_ns: AtomicU64,
     top_up: Mutex<Option<TopUp>>,
@@ -223,7 +223,7 @@ impl Region {
             snapshots_under_way: AtomicU64::new(0),
             suspicion: Mutex::new(SuspicionReport::default()),
             lease_until_ns: AtomicU64::new(0),
-            attempted: Mutex::new(None),
+            attempts: Mutex::default(),
             tenure: parts.tenure,
             clock_blocked_ns: AtomicU64::new(0),
             top_up: Mutex::new(None),
@@ -359,17 +359,14 @@ impl Region {
         *self.suspicion.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }
 
-    /// Another region asks for this one's promise, to fail over from this epoch.
-    pub fn note_attempt(&self, epoch: Epoch, boot_ns: u64) {
-        let mut attempted = self.attempted.lock().unwrap_or_else(PoisonError::into_inner);
-        if attempted.is_none_or(|(known, _)| known < epoch) {
-            *attempted = Some((epoch, boot_ns));
-        }
+    /// A region asks for this one's promise, to fail over from this epoch.
+    pub fn note_attempt(&self, epoch: Epoch, by: RegionId, boot_ns: u64) {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).note(epoch, by, boot_ns);
     }
 
-    /// From which epoch another region last did, and when it first did, boot nanoseconds.
-    pub fn attempted(&self) -> Option<(Epoch, u64)> {
-        *self.attempted.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The failovers that other regions have tried.
+    pub fn attempts(&self) -> Attempts {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The exception to the epoch fence while this region completes an old primary's timeline.
