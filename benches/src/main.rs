@@ -27,6 +27,10 @@ use clap::Parser;
 
 use figures::{Figure, table};
 
+/// The program's own: simulations are measured in this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const PARTS: [&str; 8] = ["writes", "lag", "gateway", "relay", "memory", "telemetry", "failover", "sim"];
 
 /// Measures longhaul on this machine.

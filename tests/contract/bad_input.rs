@@ -70,7 +70,7 @@ fn unknown_words_are_refused_with_the_known_ones() {
         (&["drill", "region-loss", "--durability", "semi(0)"], &["semi(0)", "K >= 1"]),
         (&["drill", "region-loss", "--seed", "soon"], &["soon", "--seed"]),
         (&["drill", "region-loss", "--mode", "active-active", "--durability", "sync"], &["durability", "leave it out"]),
-        (&["drill", "region-loss", "--topology", "two-regions"], &["regime.primary", "us-east-1", "eu-west-1"]),
+        (&["drill", "partial-partition", "--topology", "two-regions"], &["two-regions", "ap-southeast-1", "eu-west-1"]),
         (&["drill", "region-loss", "--target", "localhost"], &["--target", "http://HOST:PORT"]),
         (&["drill", "region-loss", "--target", "http://127.0.0.1:9"], &["127.0.0.1:9", "longhaul up"]),
         (&["compare", "nothing"], &["\"nothing\"", "region-loss"]),

@@ -24,24 +24,31 @@ do = "region-loss"
 region = "primary"
 "#;
 
-/// The report that is printed, and what of it was written into files.
-fn simulate() -> (Option<i32>, Value, Vec<String>) {
+/// What a simulation printed and wrote.
+struct Simulated {
+    status: Option<i32>,
+    report: Value,
+    said: String,
+    files: Vec<String>,
+}
+
+fn simulate(args: &[&str]) -> Simulated {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("plan.toml"), PLAN).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_longhaul"));
-    command.args(["simulate", "--plan", "plan.toml", "--json", "--report", "out", "--seeds", "6"]);
+    command.args(["simulate", "--plan", "plan.toml", "--json", "--report", "out"]).args(args);
     let output = command.current_dir(folder.path()).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
     let files = std::fs::read_dir(folder.path().join("out")).unwrap();
     let mut files: Vec<String> = files.map(|file| file.unwrap().file_name().to_string_lossy().into_owned()).collect();
     files.sort_unstable();
-    (output.status.code(), report, files)
+    Simulated { status: output.status.code(), report, said, files }
 }
 
 #[test]
 fn a_drill_under_many_seeds_is_a_distribution_and_the_same_again() {
-    let (status, report, files) = simulate();
+    let Simulated { status, report, files, .. } = simulate(&["--seeds", "6"]);
     assert_eq!(status, Some(0), "{report:#}");
     assert_eq!(report["world"], "simulated");
     assert_eq!(report["verdicts"]["passed"], 6, "{report:#}");
@@ -57,5 +64,23 @@ fn a_drill_under_many_seeds_is_a_distribution_and_the_same_again() {
     let median = &report["median_run"];
     assert_eq!(median["rto_ms"].as_object().map(serde_json::Map::len), Some(3), "{median:#}");
     assert!(!files.is_empty());
-    assert_eq!(simulate().1, report, "the same seeds, the same report");
+    assert_eq!(simulate(&["--seeds", "6"]).report, report, "the same seeds, the same report");
+}
+
+/// Everything grows with the square of the regions and more: a certificate of a few links at a time, heartbeats with what
+/// everybody has of everything, and failovers that end each other would each keep this from its end.
+#[test]
+fn every_region_of_the_azure_table_is_simulated_and_replaces_a_lost_primary() {
+    let Simulated { status, report, said, .. } = simulate(&["--seeds", "1", "--topology", "all-azure"]);
+    assert_eq!(status, Some(0), "{report:#}");
+    assert!(said.contains("on all-azure us-east-1 is eastus"), "{said}");
+    assert_eq!((&report["topology"], &report["verdicts"]["passed"]), (&json!("all-azure"), &json!(1)));
+    let run = &report["median_run"];
+    let links = run["links"].as_array().unwrap();
+    assert_eq!(links.len(), 51 * 50, "48 regions and three edges, both ways");
+    assert!(links.iter().all(|link| link["ok"] == true), "every link is as declared");
+    for (edge, recovery) in run["rto_ms"].as_object().unwrap() {
+        let write_ms = recovery["write"].as_f64().unwrap_or(f64::MAX);
+        assert!((1000.0..5000.0).contains(&write_ms), "{edge}: {recovery}");
+    }
 }

@@ -139,10 +139,11 @@ fn chaos_from_seeds_breaks_no_invariant_and_everything_recovers() {
     all_well(&run_all(&topology(), first..first + count));
 }
 
-/// With two regions both of them are a majority; with five, two can be away, and there are more ways to be cut in parts.
+/// With two regions both of them are a majority; with five, two can be away, and there are more ways to be cut in parts. Of
+/// 48 regions there are two seeds for want of time: in one homes become isolated, in the other a primary is replaced.
 #[test]
 fn chaos_on_other_topologies_breaks_no_invariant_and_everything_recovers() {
-    for (name, seeds) in [("two-regions", 0..40), ("five-azure", 0..30)] {
+    for (name, seeds) in [("two-regions", 0..40), ("five-azure", 0..30), ("all-azure", 3..4), ("all-azure", 7..8)] {
         all_well(&run_all(&shipped(name), seeds));
     }
 }

@@ -28,6 +28,9 @@ Examples:
   longhaul simulate
   longhaul simulate --plan switchover --seeds 500 --json
   longhaul simulate --topology my-regions.toml --plan my-drill.toml --seeds 100
+  longhaul simulate --topology all-azure --seeds 4  48 regions; minutes for each seed
+
+On a topology that lacks what the plan names, each name stands for the region or edge at the same place there.
 
 Nothing here is measured on real processes or links: the services run in one thread and in virtual time, over links with
 the topology's delays. docs/simulation.md says how far its figures are from those of the same drill on real processes.";

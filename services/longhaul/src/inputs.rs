@@ -53,17 +53,15 @@ pub(crate) fn topology_of(named: Option<&str>, plan: &DrillPlan, plan_label: &st
     }
 }
 
-/// The plan on a topology that it was not written for: its names stand for the ones at the same place there
-/// ([`DrillPlan::transfer`]), and people are told which for which.
-pub(crate) fn on(mut plan: DrillPlan, label: &str, topology: &Topology) -> DrillPlan {
+/// Puts the plan onto a topology that it was not written for: its names stand for the ones at the same place there
+/// ([`DrillPlan::transfer`]). Answers with a line that tells people which for which.
+pub(crate) fn transfer(plan: &mut DrillPlan, label: &str, topology: &Topology) -> Option<String> {
     // A plan may be written for a topology that is not at hand; then its names mean what they say.
-    let Ok(own) = topology_of(None, &plan, label) else { return plan };
+    let own = topology_of(None, plan, label).ok()?;
     let replaced = plan.transfer(&own, topology);
-    if !replaced.is_empty() {
-        let pairs: Vec<_> = replaced.iter().map(|(name, stand_in)| format!("{stand_in} for {name}")).collect();
-        eprintln!("{label} was written for {}; on {} stands {}", own.name, topology.name, pairs.join(", "));
-    }
-    plan
+    let pairs: Vec<_> = replaced.iter().map(|(name, stand_in)| format!("{name} is {stand_in}")).collect();
+    let line = || format!("{label} was written for {}; on {} {}", own.name, topology.name, pairs.join(", "));
+    (!pairs.is_empty()).then(line)
 }
 
 fn is_path(name: &str) -> bool {

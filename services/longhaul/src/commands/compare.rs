@@ -41,13 +41,13 @@ fn chosen(args: &CompareArgs) -> Result<Vec<(Mode, Durability)>, String> {
 }
 
 async fn compare(name: &str, args: &CompareArgs) -> Result<Comparison, String> {
-    let (plan, label) = inputs::plan(name)?;
+    let (mut plan, label) = inputs::plan(name)?;
     let target = args.report.target.as_deref().map(Target::parse).transpose()?;
     let topology = match &target {
         Some(target) => running_topology(target, &args.testbed).await?,
         None => inputs::topology_of(args.testbed.topology.as_deref(), &plan, &label)?,
     };
-    let plan = inputs::on(plan, &label, &topology);
+    let transferred = inputs::transfer(&mut plan, &label, &topology);
     let plans: Vec<DrillPlan> = chosen(args)?
         .into_iter()
         .map(|(mode, durability)| with_start(plan.clone(), Some(mode), Some(durability), args.testbed.seed))
@@ -55,6 +55,9 @@ async fn compare(name: &str, args: &CompareArgs) -> Result<Comparison, String> {
     for plan in &plans {
         // All before any: a comparison must not end after the third run.
         plan.validate_as(&label, &topology).map_err(|error| format!("{error} (in {})", regime(plan)))?;
+    }
+    if let Some(line) = transferred {
+        eprintln!("{line}");
     }
     let folder = report::Folder::prepare(args.report.report.as_deref(), &format!("compare-{}", plan.name))?;
     let stop = stop_token()?;

@@ -25,14 +25,17 @@ pub(crate) async fn run(plan: &str, args: RunArgs) -> Outcome {
 
 async fn drill(name: &str, args: &RunArgs) -> Result<RunReport, String> {
     let (plan, label) = inputs::plan(name)?;
-    let plan = with_start(plan, args.mode, args.durability, args.testbed.seed);
+    let mut plan = with_start(plan, args.mode, args.durability, args.testbed.seed);
     let target = args.report.target.as_deref().map(Target::parse).transpose()?;
     let topology = match &target {
         Some(target) => running_topology(target, &args.testbed).await?,
         None => inputs::topology_of(args.testbed.topology.as_deref(), &plan, &label)?,
     };
-    let plan = inputs::on(plan, &label, &topology);
+    let transferred = inputs::transfer(&mut plan, &label, &topology);
     plan.validate_as(&label, &topology).map_err(|error| error.to_string())?;
+    if let Some(line) = transferred {
+        eprintln!("{line}");
+    }
     let folder = report::Folder::prepare(args.report.report.as_deref(), &plan.name)?;
     let stop = stop_token()?;
     let mut progress = Progress::new(&format!("{}, {}", plan.name, regime(&plan)));

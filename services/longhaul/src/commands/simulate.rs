@@ -31,10 +31,13 @@ pub(crate) async fn run(args: SimulateArgs) -> Outcome {
 
 async fn simulate(args: SimulateArgs) -> Result<SimulationReport, String> {
     let (plan, label) = inputs::plan(&args.plan)?;
-    let plan = with_start(plan, args.mode, args.durability, args.seed);
+    let mut plan = with_start(plan, args.mode, args.durability, args.seed);
     let topology = inputs::topology_of(args.topology.as_deref(), &plan, &label)?;
-    let plan = inputs::on(plan, &label, &topology);
+    let transferred = inputs::transfer(&mut plan, &label, &topology);
     plan.validate_as(&label, &topology).map_err(|error| error.to_string())?;
+    if let Some(line) = transferred {
+        eprintln!("{line}");
+    }
     for ((from, to), link) in &topology.links {
         link.profile.validate_for_streams().map_err(|error| format!("link {from} to {to}: {error}"))?;
     }
