@@ -28,11 +28,24 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// The topology of seeds that name none.
 pub const USUAL_TOPOLOGY: &str = "three-continents";
 
+/// When the processes of regions are killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kills {
+    /// Between two ticks, when nothing runs.
+    #[default]
+    BetweenTicks,
+    /// In the middle of a commit, before or after that is durable: between a write and its acknowledgement, a promise and its
+    /// answer, a batch and what says that it is there.
+    InCommits,
+}
+
 /// What came of a chaotic run.
 #[derive(Debug)]
 pub struct ChaosRun {
     /// The name of the topology.
     pub topology: String,
+    /// When processes were killed.
+    pub kills: Kills,
     /// The seed.
     pub seed: u64,
     /// What was violated, one line each; empty if all is well.
@@ -48,8 +61,13 @@ pub struct ChaosRun {
 impl ChaosRun {
     /// The one command that runs this seed again and prints its timeline.
     pub fn replay(&self) -> String {
-        let command = format!("LONGHAUL_SEED={} ./tests/run sim", self.seed);
-        if self.topology == USUAL_TOPOLOGY { command } else { format!("LONGHAUL_TOPOLOGY={} {command}", self.topology) }
+        let topology = if self.topology == USUAL_TOPOLOGY {
+            String::new()
+        } else {
+            format!("LONGHAUL_TOPOLOGY={} ", self.topology)
+        };
+        let kills = if self.kills == Kills::InCommits { "LONGHAUL_KILLS=in-commits " } else { "" };
+        format!("{topology}{kills}LONGHAUL_SEED={} ./tests/run sim", self.seed)
     }
 }
 
@@ -63,9 +81,22 @@ impl fmt::Display for ChaosRun {
     }
 }
 
+/// Whether any region is killed in the run of a seed.
+pub fn kills_a_region(topology: &Topology, seed: u64) -> bool {
+    Schedule::draw(topology, seed).kill_in_commits(topology, seed)
+}
+
 /// Runs one seed on a topology. Everything happens on this thread.
 pub fn run_chaos(topology: &Topology, seed: u64) -> Result<ChaosRun, SimulationError> {
-    let schedule = Schedule::draw(topology, seed);
+    run_chaos_with(topology, Kills::default(), seed)
+}
+
+/// The same with processes killed in other moments.
+pub fn run_chaos_with(topology: &Topology, kills: Kills, seed: u64) -> Result<ChaosRun, SimulationError> {
+    let mut schedule = Schedule::draw(topology, seed);
+    if kills == Kills::InCommits {
+        schedule.kill_in_commits(topology, seed);
+    }
     let mut config = WorldConfig::new(topology.clone(), seed);
     config.mode = schedule.mode;
     config.durability = schedule.durability;
@@ -129,6 +160,7 @@ pub fn run_chaos(topology: &Topology, seed: u64) -> Result<ChaosRun, SimulationE
     }
     Ok(ChaosRun {
         topology: topology.name.clone(),
+        kills,
         seed,
         violations,
         timeline: timeline_text(&schedule, &machine.timeline),

@@ -2,7 +2,7 @@
 //! time, a crash in the middle leaves it whole or not at all, it can be slow, full or gone.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +21,13 @@ use crate::seed;
 
 /// How often a commit on a stopped disk looks whether it goes on.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// What awaits the next commit: the process dies in it.
+struct Trap {
+    /// Whether what is committed is on the disk by then.
+    durable: bool,
+    sprung: Box<dyn FnOnce() + Send>,
+}
 
 /// Who is told of every commit at the moment at which it becomes durable.
 pub(crate) trait Witness: Send + Sync {
@@ -44,6 +51,9 @@ pub(crate) struct Disk {
     /// Whether a commit has ever failed.
     refused: AtomicBool,
     stopped: AtomicBool,
+    trap: Mutex<Option<Trap>>,
+    /// The process that uses it died in a commit: whatever it still asks for never happens.
+    dead: AtomicBool,
     rng: Mutex<SmallRng>,
     witness: Arc<dyn Witness>,
 }
@@ -60,6 +70,8 @@ impl Disk {
             full: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            trap: Mutex::default(),
+            dead: AtomicBool::new(false),
             rng: Mutex::new(seed::stream(seed, 0)),
             witness,
         }
@@ -87,6 +99,27 @@ impl Disk {
     /// There is room again.
     pub(crate) fn make_room(&self) {
         self.full.store(false, Ordering::Relaxed);
+    }
+
+    /// The process dies in its next commit, just before that becomes durable or just after: `sprung` is called then, and
+    /// nothing that the process asks of the disk happens any more.
+    pub(crate) fn die_in_next_commit(&self, durable: bool, sprung: impl FnOnce() + Send + 'static) {
+        *self.trap() = Some(Trap { durable, sprung: Box::new(sprung) });
+    }
+
+    /// The process is gone: the next one finds an ordinary disk.
+    pub(crate) fn disarm(&self) {
+        *self.trap() = None;
+        self.dead.store(false, Ordering::Relaxed);
+    }
+
+    fn trap(&self) -> MutexGuard<'_, Option<Trap>> {
+        self.trap.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spring(&self, trap: Trap) {
+        self.dead.store(true, Ordering::Relaxed);
+        (trap.sprung)();
     }
 
     /// Whether a commit has failed, for which a process may end.
@@ -123,6 +156,13 @@ impl SimStore {
         }
     }
 
+    /// Waits for ever if the process is dead.
+    async fn if_alive(&self) {
+        if self.disk.dead.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
+
     async fn write(&self, commit: Commit) -> Result<(), StoreError> {
         if self.disk.full.load(Ordering::Relaxed) {
             self.disk.refused.store(true, Ordering::Relaxed);
@@ -143,6 +183,16 @@ impl Store for SimStore {
         // Where in the flush the commit becomes durable decides what a crash in the middle leaves.
         let first = self.disk.rng.lock().unwrap_or_else(PoisonError::into_inner).random::<bool>();
         Box::pin(async move {
+            self.if_alive().await;
+            let trap = self.disk.trap().take();
+            if let Some(trap) = trap {
+                if trap.durable {
+                    self.write(commit).await?;
+                }
+                self.disk.spring(trap);
+                self.if_alive().await;
+                return Ok(());
+            }
             if first {
                 self.write(commit).await?;
                 self.flush().await;
@@ -185,8 +235,11 @@ impl Store for SimStore {
     }
 
     fn trim_log<'a>(&'a self, up_to: &'a [(Timeline, u64)]) -> StoreFuture<'a, ()> {
-        self.disk.witness.trimmed(self.disk.region, up_to);
-        self.store.trim_log(up_to)
+        Box::pin(async move {
+            self.if_alive().await;
+            self.disk.witness.trimmed(self.disk.region, up_to);
+            self.store.trim_log(up_to).await
+        })
     }
 
     fn conflicts(&self, offset: u64, limit: usize) -> StoreFuture<'_, Vec<ConflictRow>> {
@@ -203,6 +256,7 @@ impl Store for SimStore {
 
     fn purge<'a>(&'a self, home: RegionId, keep_positions: &'a [Timeline]) -> StoreFuture<'a, ()> {
         Box::pin(async move {
+            self.if_alive().await;
             self.flush().await;
             self.disk.witness.purged(self.disk.region, home, keep_positions);
             self.store.purge(home, keep_positions).await

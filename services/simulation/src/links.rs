@@ -166,6 +166,7 @@ pub(crate) struct Links {
 struct State {
     links: Vec<Link>,
     up: Vec<bool>,
+    dying: Vec<bool>,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
 }
@@ -195,7 +196,13 @@ impl Links {
                 });
             }
         }
-        let state = State { links, up: vec![false; count], connections: BTreeMap::new(), next_connection: 0 };
+        let state = State {
+            links,
+            up: vec![false; count],
+            dying: vec![false; count],
+            connections: BTreeMap::new(),
+            next_connection: 0,
+        };
         Arc::new(Self { time, names, state: Mutex::new(state) })
     }
 
@@ -225,6 +232,17 @@ impl Links {
     /// Every host, in order.
     pub(crate) fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// A host's process dies in this moment, in the middle of a tick, or is gone: what it does until the end of the tick is
+    /// never sent.
+    pub(crate) fn set_dying(&self, host: HostIndex, dying: bool) {
+        self.lock().dying[host] = dying;
+    }
+
+    /// Whether a host's process is about to be gone.
+    pub(crate) fn is_dying(&self, host: HostIndex) -> bool {
+        self.lock().dying[host]
     }
 
     /// A host's process runs from now on, or does not.

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -65,6 +66,29 @@ impl Machine {
     /// SIGKILL: returns once nothing of the process is left.
     pub(crate) async fn crash(&self, host: HostIndex) {
         self.order(|done| Order::Crash(host, done)).await;
+        self.links.set_dying(host, false);
+        if let Some(disk) = self.disks.get(&host) {
+            disk.disarm();
+        }
+    }
+
+    /// SIGKILL in the next commit of a region, just before it becomes durable or just after; at `within` from now at the
+    /// latest.
+    pub(crate) async fn crash_in_commit(&self, host: HostIndex, durable: bool, within: Duration) {
+        if let Some(disk) = self.disks.get(&host) {
+            let (sprung, died) = oneshot::channel();
+            let links = self.links.clone();
+            disk.die_in_next_commit(durable, move || {
+                links.set_dying(host, true);
+                // Nobody waits any more if it took too long.
+                let _ = sprung.send(());
+            });
+            if tokio::time::timeout(within, died).await.is_ok() {
+                let moment = if durable { "after" } else { "before" };
+                self.timeline.add(self.links.name(host), format!("dies in a commit, {moment} that is durable"));
+            }
+        }
+        self.crash(host).await;
     }
 
     /// Starts the process of a host, on the disk that it left.

@@ -317,7 +317,7 @@ impl AsyncWrite for LinkIo {
         if this.links.is_reset(this.id, context.waker()) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        if this.lost_out {
+        if this.lost_out || this.links.is_dying(this.me) {
             return Poll::Ready(Ok(bytes.len()));
         }
         match this.poll_prepared(context) {

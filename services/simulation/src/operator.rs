@@ -45,6 +45,8 @@ const CHANGE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(250);
 /// How long the world may take to serve at the start.
 const READY: Duration = Duration::from_secs(30);
+/// How long a kill in the next commit waits for one: an idle region writes once a second.
+const COMMIT_COMES: Duration = Duration::from_millis(1_100);
 /// How long each demand of liveness may take once everything has healed.
 const LIVENESS: Duration = Duration::from_secs(60);
 /// How long the regions may take to hold the same.
@@ -451,6 +453,10 @@ impl Operator {
     async fn apply(&self, fault: &Fault, begins: bool) {
         let machine = &self.machine;
         match fault {
+            Fault::CrashInCommit { region, durable } if begins => {
+                machine.crash_in_commit(self.host(region), *durable, COMMIT_COMES).await;
+            }
+            Fault::CrashInCommit { region, .. } => self.start(region).await,
             Fault::Crash { host } | Fault::DiskLoss { region: host } => {
                 let index = self.host(host);
                 if !begins {

@@ -34,7 +34,9 @@ pub(crate) fn undoes(ended: &Fault, other: &Fault) -> bool {
 /// Whether a fault keeps a host's process from running.
 pub(crate) fn holds_down(fault: &Fault, host: &str) -> bool {
     match fault {
-        Fault::Crash { host: down } | Fault::DiskLoss { region: down } => down == host,
+        Fault::Crash { host: down } | Fault::CrashInCommit { region: down, .. } | Fault::DiskLoss { region: down } => {
+            down == host
+        }
         _ => false,
     }
 }

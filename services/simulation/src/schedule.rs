@@ -17,6 +17,8 @@ use crate::seed;
 pub(crate) enum Fault {
     /// A process is killed, and started again at the end.
     Crash { host: String },
+    /// A region is killed in its next commit, just before that becomes durable or just after, and started again at the end.
+    CrashInCommit { region: String, durable: bool },
     /// A region is killed and its disk replaced by an empty one; it is started again at the end.
     DiskLoss { region: String },
     /// Every commit fails until the end: the process ends, and is started again then.
@@ -64,6 +66,9 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Crash { host } => write!(f, "kill {host}"),
+            Self::CrashInCommit { region, durable } => {
+                write!(f, "kill {region} in a commit, {} that is durable", if *durable { "after" } else { "before" })
+            }
             Self::DiskLoss { region } => write!(f, "kill {region} and lose its disk"),
             Self::DiskFull { region } => write!(f, "the disk of {region} is full"),
             Self::SlowDisk { region, flush_ms } => write!(f, "commits of {region} take {flush_ms} ms"),
@@ -324,6 +329,22 @@ impl Schedule {
         run
     }
 
+    /// The same run with every kill of a region moved into the region's next commit. Answers whether there is one.
+    pub(crate) fn kill_in_commits(&mut self, topology: &Topology, seed: u64) -> bool {
+        let rng = &mut seed::stream(seed, 12);
+        let mut moved = false;
+        for planned in &mut self.faults {
+            if let Fault::Crash { host } = &planned.fault
+                && topology.regions().any(|(_, name)| name.as_str() == host)
+            {
+                let durable = rng.random_bool(0.5);
+                planned.fault = Fault::CrashInCommit { region: host.clone(), durable };
+                moved = true;
+            }
+        }
+        moved
+    }
+
     /// Whether a disk is lost in it.
     pub(crate) fn loses_a_disk(&self) -> bool {
         self.faults.iter().any(|planned| matches!(planned.fault, Fault::DiskLoss { .. }))
@@ -383,5 +404,27 @@ mod tests {
             assert!(lost.count() <= 1);
         }
         assert_ne!(Schedule::draw(&topology, 1), Schedule::draw(&topology, 2));
+    }
+    #[test]
+    fn every_kill_of_a_region_moves_into_a_commit_half_of_them_after_it_is_durable() {
+        let topology = Topology::shipped("three-continents").unwrap().unwrap();
+        let (mut before, mut after) = (0_u32, 0_u32);
+        for seed in 0..500 {
+            let (drawn, mut moved) = (Schedule::draw(&topology, seed), Schedule::draw(&topology, seed));
+            let any = moved.kill_in_commits(&topology, seed);
+            assert_eq!(any, drawn != moved);
+            for (drawn, moved) in drawn.faults.iter().zip(&moved.faults) {
+                assert_eq!((drawn.at_ms, drawn.until_ms), (moved.at_ms, moved.until_ms));
+                match (&drawn.fault, &moved.fault) {
+                    (Fault::Crash { host }, Fault::CrashInCommit { region, durable }) => {
+                        assert_eq!(host, region);
+                        *if *durable { &mut after } else { &mut before } += 1;
+                    }
+                    (Fault::Crash { host }, _) => assert!(!host.contains('1'), "{host} is a region"),
+                    (drawn, moved) => assert_eq!(drawn, moved),
+                }
+            }
+        }
+        assert!(before > 100 && after > 100 && before.abs_diff(after) * 4 < before + after, "{before} and {after}");
     }
 }
