@@ -73,7 +73,7 @@ fn a_drill_under_many_seeds_is_a_distribution_and_the_same_again() {
 #[test]
 fn every_region_of_the_azure_table_is_simulated_and_replaces_a_lost_primary() {
     let Simulated { status, report, said, .. } =
-        simulate(&PLAN.replace("rate_per_s = 20", "rate_per_s = 150"), &["--seeds", "1", "--topology", "all-azure"]);
+        simulate(&PLAN.replace("rate_per_s = 20", "rate_per_s = 300"), &["--seeds", "1", "--topology", "all-azure"]);
     assert_eq!(status, Some(0), "{report:#}");
     assert!(said.contains("on all-azure us-east-1 is eastus"), "{said}");
     assert_eq!((&report["topology"], &report["verdicts"]["passed"]), (&json!("all-azure"), &json!(1)));
