@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use longhaul_core::topology::Topology;
-use longhaul_simulation::{ChaosRun, Kills, USUAL_TOPOLOGY, kills_a_region, run_chaos, run_chaos_with};
+use longhaul_simulation::{ChaosRun, Kills, USUAL_TOPOLOGY, kills_a_region, replay, run_chaos, run_chaos_with};
 
 /// Seeds that once failed, each with what it found.
 const REGRESSIONS: &[(u64, &str)] = &[
@@ -108,7 +108,7 @@ fn run_all(topology: &Topology, kills: Kills, seeds: impl Iterator<Item = u64> +
                 while failed.lock().unwrap().len() < FAILURES_MAX {
                     let Some(seed) = seeds.lock().unwrap().next() else { return };
                     let mut run = run_chaos_with(topology, kills, seed).unwrap_or_else(|error| {
-                        panic!("seed {seed}: {error}; replay: LONGHAUL_SEED={seed} ./tests/run sim")
+                        panic!("seed {seed}: {error}; replay: {}", replay(&topology.name, kills, seed))
                     });
                     if let Some(line) = run.timeline.lines().find(|line| names_a_record(line)) {
                         run.violations.push(format!("a log names a record: {line}"));

@@ -25,7 +25,7 @@ impl Control {
     /// The agents of a directed link; at least one.
     fn agents(&self, from: &str, to: &str) -> Result<Vec<String>, Problem> {
         let location = |name: &str| -> Result<LocationName, Problem> {
-            let known = self.config.topology.locations.iter().find(|location| location.name.as_str() == name);
+            let known = self.config.topology.location(name);
             known.map(|location| location.name.clone()).ok_or_else(|| {
                 let names: Vec<_> = self.config.topology.locations.iter().map(|l| l.name.to_string()).collect();
                 let detail = format!("{name:?} is no location of this testbed; use one of {}", names.join(", "));

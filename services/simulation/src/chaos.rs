@@ -61,14 +61,15 @@ pub struct ChaosRun {
 impl ChaosRun {
     /// The one command that runs this seed again and prints its timeline.
     pub fn replay(&self) -> String {
-        let topology = if self.topology == USUAL_TOPOLOGY {
-            String::new()
-        } else {
-            format!("LONGHAUL_TOPOLOGY={} ", self.topology)
-        };
-        let kills = if self.kills == Kills::InCommits { "LONGHAUL_KILLS=in-commits " } else { "" };
-        format!("{topology}{kills}LONGHAUL_SEED={} ./tests/run sim", self.seed)
+        replay(&self.topology, self.kills, self.seed)
     }
+}
+
+/// The one command that runs a seed and prints its timeline.
+pub fn replay(topology: &str, kills: Kills, seed: u64) -> String {
+    let topology = if topology == USUAL_TOPOLOGY { String::new() } else { format!("LONGHAUL_TOPOLOGY={topology} ") };
+    let kills = if kills == Kills::InCommits { "LONGHAUL_KILLS=in-commits " } else { "" };
+    format!("{topology}{kills}LONGHAUL_SEED={seed} ./tests/run sim")
 }
 
 impl fmt::Display for ChaosRun {

@@ -25,7 +25,7 @@ mod steady;
 mod timeline;
 mod world;
 
-pub use chaos::{ChaosRun, Kills, USUAL_TOPOLOGY, kills_a_region, run_chaos, run_chaos_with};
+pub use chaos::{ChaosRun, Kills, USUAL_TOPOLOGY, kills_a_region, replay, run_chaos, run_chaos_with};
 pub use drill::{SimulatedDrill, run_drill, run_drill_while};
 pub use steady::{Steady, run_steady};
 pub use timeline::Timeline;

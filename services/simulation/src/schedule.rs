@@ -335,7 +335,7 @@ impl Schedule {
         let mut moved = false;
         for planned in &mut self.faults {
             if let Fault::Crash { host } = &planned.fault
-                && topology.regions().any(|(_, name)| name.as_str() == host)
+                && topology.region_id(host).is_some()
             {
                 let durable = rng.random_bool(0.5);
                 planned.fault = Fault::CrashInCommit { region: host.clone(), durable };
@@ -405,6 +405,7 @@ mod tests {
         }
         assert_ne!(Schedule::draw(&topology, 1), Schedule::draw(&topology, 2));
     }
+
     #[test]
     fn every_kill_of_a_region_moves_into_a_commit_half_of_them_after_it_is_durable() {
         let topology = Topology::shipped("three-continents").unwrap().unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Action, DrillPlan};
-use crate::topology::{LocationKind, Topology};
+use crate::topology::Topology;
 
 impl DrillPlan {
     /// Puts the plan onto `other`, if it names a region or an edge of `own` (the topology that it was written for) that
@@ -12,16 +12,14 @@ impl DrillPlan {
     ///
     /// Answers with the names that were replaced, and by what.
     pub fn transfer(&mut self, own: &Topology, other: &Topology) -> BTreeMap<String, String> {
-        let in_own = |name: &str| own.locations.iter().any(|location| location.name.as_str() == name);
-        let in_other = |name: &str| other.locations.iter().any(|location| location.name.as_str() == name);
-        let is_foreign = self.names_mut().into_iter().any(|name| in_own(name) && !in_other(name));
-        if !is_foreign {
+        let is_foreign = |name: &str| own.location(name).is_some() && other.location(name).is_none();
+        if !self.names_mut().into_iter().any(|name| is_foreign(name)) {
             return BTreeMap::new();
         }
-        let counterparts: BTreeMap<String, String> = [LocationKind::Region, LocationKind::Edge]
-            .into_iter()
-            .flat_map(|kind| names(own, kind).zip(names(other, kind)))
-            .collect();
+        let regions = own.regions().zip(other.regions()).map(|((_, name), (_, counterpart))| (name, counterpart));
+        let edges = own.edges().zip(other.edges()).map(|(edge, counterpart)| (&edge.name, &counterpart.name));
+        let counterparts: BTreeMap<_, _> =
+            regions.chain(edges).map(|(name, counterpart)| (name.as_str(), counterpart.to_string())).collect();
         let mut replaced = BTreeMap::new();
         for name in self.names_mut() {
             if let Some(counterpart) = counterparts.get(name.as_str()) {
@@ -55,10 +53,6 @@ impl Action {
             Self::HealLinks => vec![],
         }
     }
-}
-
-fn names(topology: &Topology, kind: LocationKind) -> impl Iterator<Item = String> + '_ {
-    topology.locations.iter().filter(move |location| location.kind == kind).map(|location| location.name.to_string())
 }
 
 #[cfg(test)]

@@ -138,7 +138,7 @@ impl<'a> Judge<'a> {
 
     /// A location, or one of `others`.
     fn location(&self, key: &str, name: &str, others: &[&str]) -> Judgement {
-        if others.contains(&name) || self.topology.locations.iter().any(|location| location.name.as_str() == name) {
+        if others.contains(&name) || self.topology.location(name).is_some() {
             return Ok(());
         }
         let known = self.topology.locations.iter().map(|location| location.name.as_str());

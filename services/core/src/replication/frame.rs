@@ -138,7 +138,7 @@ const ALWAYS_PASSED_ON_UP_TO: usize = 8;
 /// regions; both ends know it.
 ///
 /// These reports grow with the square of the regions, and the streams that carry them with another: 48 regions would tell
-/// each other 50 KB in each heartbeat. Among more than eight they travel the less often, so that their share of the bytes
+/// each other 45 KB in each heartbeat. Among more than eight they travel the less often, so that their share of the bytes
 /// stays what it is among eight: a report that must take the detour around a cut link comes up to 9 s late among 48 regions.
 /// The first heartbeat of a stream always carries them, as a region that has just started must hear how much is known of its
 /// log; of the others each sender has its own.

@@ -70,6 +70,11 @@ impl Topology {
         self.locations.iter().filter(|location| location.kind == LocationKind::Edge)
     }
 
+    /// A location by name.
+    pub fn location(&self, name: &str) -> Option<&Location> {
+        self.locations.iter().find(|location| location.name.as_str() == name)
+    }
+
     /// The number of a region by name.
     pub fn region_id(&self, name: &str) -> Option<RegionId> {
         self.regions().find(|(_, other)| other.as_str() == name).map(|(region, _)| region)

@@ -32,7 +32,7 @@ impl Hosts {
         for pair in text.split(',').map(str::trim).filter(|pair| !pattern && !pair.is_empty()) {
             let (name, host) =
                 pair.split_once('=').ok_or_else(|| format!("{variable}: {pair:?} is not LOCATION=HOST; correct it"))?;
-            if !topology.locations.iter().any(|location| location.name.as_str() == name) {
+            if topology.location(name).is_none() {
                 return Err(format!("{variable}: {name:?} is no location of topology {}; correct it", topology.name));
             }
             if let Some((other, _)) = stated.iter().find(|(_, known)| **known == host) {

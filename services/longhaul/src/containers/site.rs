@@ -158,7 +158,7 @@ impl Site {
     /// The location that the process stands at.
     pub(crate) fn location(&self) -> Result<&Location, String> {
         let name = self.location.as_ref().ok_or("the location is not named; use --location or LONGHAUL_LOCATION")?;
-        let found = self.topology.locations.iter().find(|location| location.name == *name);
+        let found = self.topology.location(name.as_str());
         found.ok_or_else(|| format!("a defect: {name} is gone"))
     }
 
@@ -219,7 +219,7 @@ fn parsed<T: FromStr<Err: std::fmt::Display>>(name: &str, text: Option<String>) 
 }
 
 fn find(topology: &Topology, text: &str) -> Result<LocationName, String> {
-    let found = topology.locations.iter().find(|location| location.name.as_str() == text);
+    let found = topology.location(text);
     found.map(|location| location.name.clone()).ok_or_else(|| {
         let known = topology.locations.iter().map(|location| location.name.to_string()).collect::<Vec<_>>().join(", ");
         format!("{text:?} is no location of topology {}; use one of {known}", topology.name)

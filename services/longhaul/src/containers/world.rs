@@ -84,7 +84,7 @@ impl ContainersWorld {
     }
 
     fn location(&self, name: &str) -> Result<&Location, WorldError> {
-        let found = self.site.topology.locations.iter().find(|location| location.name.as_str() == name);
+        let found = self.site.topology.location(name);
         found.ok_or_else(|| {
             let known = self.site.topology.locations.iter().map(|l| l.name.as_str()).collect::<Vec<_>>().join(", ");
             WorldError(format!("among containers there is no process {name:?}; use one of {known}, control"))
@@ -109,7 +109,7 @@ impl ContainersWorld {
     }
 
     fn address(&self, name: &LocationName, kind: LocationKind) -> Option<String> {
-        let location = self.site.topology.locations.iter().find(|location| location.name == *name)?;
+        let location = self.site.topology.location(name.as_str())?;
         (location.kind == kind).then(|| self.site.out_of_band.at(name, SERVICE_PORT))
     }
 

@@ -55,12 +55,12 @@ impl EmbeddedWorld {
     }
 
     fn location(&self, name: &str) -> Result<&LocationName, WorldError> {
-        let found = self.topology.locations.iter().find(|location| location.name.as_str() == name);
+        let found = self.topology.location(name);
         found.map(|location| &location.name).ok_or_else(|| WorldError(format!("there is no location {name:?}")))
     }
 
     fn address(&self, name: &LocationName, kind: LocationKind) -> Option<String> {
-        let location = self.topology.locations.iter().find(|location| location.name == *name)?;
+        let location = self.topology.location(name.as_str())?;
         (location.kind == kind).then(|| self.layout.services.get(name).cloned()).flatten()
     }
 

@@ -160,7 +160,7 @@ pub struct Region {
     pub(crate) snapshots_under_way: AtomicU64,
     suspicion: Mutex<SuspicionReport>,
     lease_until_ns: AtomicU64,
-    /// From which epoch another region last asked for a promise to fail over, and when it first did, boot nanoseconds.
+    /// The failovers that other regions have tried.
     attempts: Mutex<Attempts>,
     tenure: Arc<Tenure>,
     clock_blocked_ns: AtomicU64,
